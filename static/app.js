@@ -1,4 +1,4 @@
-// Wires the page. Every page works without this; with it, searches and errors stay on the page.
+// Sets up every page. Pages work without scripts; with them, searches and errors stay on the page.
 
 import { fillBar } from "./bar.js";
 import { copyOnClick } from "./copy.js";

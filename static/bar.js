@@ -1,17 +1,17 @@
-// The query bar: a picture that comes in takes the place of the one before, and the rest of the query stays.
+// The query bar: a new picture replaces the previous one, and the rest of the query stays.
 
 import { sayError } from "./notices.js";
 import { current, go } from "./pages.js";
 import { file as keptFile } from "./uploads.js";
 
-/** Listens to the bar; returns what searches by a file. */
+/** Sets up the bar; returns a function that searches with a file. */
 export function fillBar() {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-crop]");
     if (!button) return;
     const chip = button.closest(".chip");
     const { key, src, box } = chip.dataset;
-    // A browser that cannot show the file itself has the small copy that came with the page.
+    // If the browser cannot show the file itself, use the small copy on the page.
     const sources = key ? [await keptFile(key), chip.querySelector("img")?.src] : [src];
     const { crop, WHOLE } = await import("./crop.js");
     const part = await crop(sources.filter(Boolean), box);
@@ -26,7 +26,7 @@ function searchBy(file) {
   else go(changed({ upload: null, id: null, box: null }), { file });
 }
 
-/** The address of the query with some of its fields changed, from the first result on. */
+/** Returns the address of the query with some fields changed, from the first result on. */
 function changed(fields) {
   const bar = document.getElementById("bar");
   const address = new URL(bar.action);

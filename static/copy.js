@@ -1,4 +1,4 @@
-// Copies a text: a path, a command, the address of the results.
+// Copies text to the clipboard: a path, a command, the address of the results.
 
 import { say } from "./notices.js";
 
@@ -9,13 +9,13 @@ export function copyOnClick() {
   });
 }
 
-/** Copies a text, then says `done`. */
+/** Copies text, then shows the message `done`. */
 export async function copy(text, done) {
   try {
     await navigator.clipboard.writeText(text);
     say(done);
   } catch {
-    // Only pages on https or on this machine may write to the clipboard; elsewhere the old way may still work.
+    // Only pages on https or on this machine may write to the clipboard. Elsewhere, execCommand may still work.
     say(copyBySelection(text) ? done : `Please copy this by hand: ${text}`);
   }
 }
@@ -26,7 +26,7 @@ function copyBySelection(text) {
   box.value = text;
   box.setAttribute("readonly", "");
   box.className = "unseen";
-  (before?.closest("[aria-modal]") ?? document.body).append(box); // beyond a dialog, nothing can be selected
+  (before?.closest("[aria-modal]") ?? document.body).append(box); // outside an open dialog, nothing can be selected
   box.select();
   const done = document.execCommand("copy");
   box.remove();

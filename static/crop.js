@@ -1,26 +1,26 @@
-// A part of a picture, drawn with a pointer or set with keys.
+// The dialog that chooses a part of a picture, with a pointer or with keys.
 
 import { addStyle } from "./photos.js";
 
-const LEAST = 0.02; // of the picture, wide and high
-const STEP = 0.01; // of an arrow key; ten times with Shift
-const CLICK = 8; // px that a pointer may move without drawing
+const LEAST = 0.02; // smallest width and height, as a share of the picture
+const STEP = 0.01; // of an arrow key, as a share of the picture; ten times as much with Shift
+const CLICK = 8; // px; a shorter drag does not draw
 const OPPOSITE = { left: "right", right: "left", top: "bottom", bottom: "top" };
 const ALL = { left: 0, top: 0, right: 1, bottom: 1 };
 
 export const WHOLE = "0,0,1,1"; // the box of a whole picture
 
 /**
- * Asks for a part of a picture: `sources` are addresses and Blobs of it, of which the first counts that can be shown.
- * Begins with `box`, "left,top,width,height" as fractions. Resolves to a box, which may be WHOLE, or to null
- * where nothing was chosen.
+ * Lets the user choose a part of a picture. `sources` are its addresses and Blobs; the first that can be shown is used.
+ * `box` is the initial part, "left,top,width,height" as fractions. Resolves to a box, which may be WHOLE, or to null
+ * if nothing was chosen.
  */
 export async function crop(sources, box) {
   await addStyle("crop.css");
   const dialog = document.body.appendChild(makeDialog());
   dialog.showModal();
   showPicture(dialog, sources);
-  const part = await choose(dialog, fromBox(box || WHOLE)); // then the focus is where it was before
+  const part = await choose(dialog, fromBox(box || WHOLE)); // closing it restores the focus
   dialog.remove();
   return part && toBox(part);
 }
@@ -54,7 +54,7 @@ async function showPicture(dialog, sources) {
     const isBlob = source instanceof Blob;
     image.src = isBlob ? URL.createObjectURL(source) : source;
     const isShown = await image.decode().then(() => true, () => false);
-    if (isBlob) URL.revokeObjectURL(image.src); // what is shown has been read
+    if (isBlob) URL.revokeObjectURL(image.src); // the picture has been decoded
     if (!isShown) continue;
     const frame = dialog.querySelector(".frame");
     frame.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
@@ -65,7 +65,7 @@ async function showPicture(dialog, sources) {
   dialog.querySelector("output").textContent = "This picture cannot be shown here, so no part of it can be chosen.";
 }
 
-/** Resolves to a part, or to null. */
+/** Resolves to the chosen part, or to null. */
 function choose(dialog, part) {
   const frame = dialog.querySelector(".frame");
   const [, whole, apply] = dialog.querySelectorAll("form button");
@@ -88,7 +88,7 @@ function choose(dialog, part) {
       resolve({ whole: ALL, part }[dialog.returnValue] ?? null);
     });
     dialog.addEventListener("keydown", (event) => {
-      event.stopPropagation(); // the keys of the page and of the viewer rest meanwhile
+      event.stopPropagation(); // keep the keys from the page and the viewer
       if (!frame.contains(event.target)) return;
       if (event.key === "Enter") apply.click();
       else if (!event.key.startsWith("Arrow")) return;
@@ -108,14 +108,14 @@ function choose(dialog, part) {
       };
       frame.onpointerup = frame.onpointercancel = ({ type }) => {
         frame.onpointermove = frame.onpointerup = frame.onpointercancel = null;
-        // With a mouse, what has been drawn is meant; fingers are less exact, and move the corners after that.
+        // A box drawn with a mouse is searched at once. Fingers are less exact, so the corners can be moved first.
         if (draws && part !== before && type === "pointerup" && event.pointerType !== "touch") apply.click();
       };
     });
   });
 }
 
-/** The part after what was dragged, a corner or the part itself, has moved. */
+/** Returns the part after a corner, or the part itself, was dragged. */
 function changed(part, { dataset: { x, y } }, dx, dy) {
   if (x) return withSide(withSide(part, x, part[x] + dx), y, part[y] + dy);
   const right = clamp(dx, -part.left, 1 - part.right);
@@ -123,7 +123,7 @@ function changed(part, { dataset: { x, y } }, dx, dy) {
   return { left: part.left + right, top: part.top + down, right: part.right + right, bottom: part.bottom + down };
 }
 
-/** Stops at the edge of the picture, and before the opposite side. */
+/** Moves one side, at most to the edge of the picture or close to the opposite side. */
 function withSide(part, side, value) {
   const other = part[OPPOSITE[side]];
   const isFirst = side === "left" || side === "top";

@@ -1,4 +1,4 @@
-// The filters: a choice beside the results counts at once, in the sheet of a phone with its button.
+// The filters: beside the results a choice applies at once; in the sheet on a phone, when its button is pressed.
 
 import { goTo } from "./pages.js";
 

@@ -1,11 +1,11 @@
-// The grid of pictures: added to from another page; endless; as large as is wanted.
+// The grid of pictures: adds pictures from the next page, endlessly, and changes their size.
 
 import { clearError, sayError, setBusy } from "./notices.js";
 import { isPlain, load, onLeave, Refusal } from "./pages.js";
 
-const AHEAD = "1200px"; // before it is scrolled to, more is asked for
+const AHEAD = "1200px"; // distance from the end at which more is loaded
 
-/** Adds the tiles of a page that are not there yet; returns them. */
+/** Adds the tiles of a page that the grid does not have yet; returns them. */
 export function append(grid, page) {
   const known = new Set([...grid.children].map((tile) => tile.id));
   const fresh = [...page.querySelectorAll(".grid > .tile")].filter((tile) => !known.has(tile.id));
@@ -14,7 +14,7 @@ export function append(grid, page) {
   return fresh;
 }
 
-/** Follows the way to more when it comes near, or when it is clicked; listens to the slider of sizes. */
+/** Follows the link to more pictures when it comes near or is clicked; listens to the size slider. */
 export function growGrids() {
   const near = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) if (isIntersecting) grow(target);
@@ -36,7 +36,7 @@ export function growGrids() {
     try {
       localStorage.setItem("row", event.target.value);
     } catch {
-      // storage is refused
+      // storage is not allowed
     }
   });
   document.addEventListener("page:shown", watch);
@@ -44,31 +44,31 @@ export function growGrids() {
   watch();
 }
 
-// On a phone it is reckoned from the width of the window until a size was chosen.
+// On a phone, the height follows from the width of the window until a size is chosen.
 const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row")) || innerWidth / 3.4;
 
 async function grow(link) {
   if (link.getAttribute("aria-busy")) return;
   const grid = link.closest("section").querySelector(".grid");
   const byKeyboard = link.matches(":focus-visible");
-  const mine = new AbortController();
-  onLeave(() => mine.abort());
+  const controller = new AbortController();
+  onLeave(() => controller.abort());
   link.setAttribute("aria-busy", "true");
-  setBusy(true, mine);
+  setBusy(true, controller);
   clearError();
   try {
-    const page = await load(link.href, mine.signal);
+    const page = await load(link.href, controller.signal);
     const next = page.querySelector("a[data-endless]");
     if (next) link.closest(".more").replaceWith(next.closest(".more"));
     else link.closest(".more").remove();
     const [first] = append(grid, page);
     if (byKeyboard) first?.querySelector("a.photo").focus({ preventScroll: true });
   } catch (error) {
-    if (error.name === "AbortError") return; // another page has come between
+    if (error.name === "AbortError") return; // another page is shown by now
     if (!(error instanceof Refusal)) throw error;
     sayError(error.message);
   } finally {
-    link.removeAttribute("aria-busy"); // Back may bring it again
-    setBusy(false, mine);
+    link.removeAttribute("aria-busy"); // Back may show it again
+    setBusy(false, controller);
   }
 }

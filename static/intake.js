@@ -1,4 +1,4 @@
-// A picture comes in by the chooser, the camera, by dropping it anywhere, or by pasting it.
+// Takes a picture from the file chooser, the camera, a drop anywhere on the page, or a paste.
 
 import { clearError, say, sayError } from "./notices.js";
 
@@ -7,31 +7,31 @@ const ADDRESS = "That is the address of a picture on another site. Save the pict
 const FOLDER = "That is a folder. Open it and drop one of its pictures.";
 const FIELD = "input:not([type=file]), textarea";
 
-/** Calls `use(file)` for each picture that comes in. */
+/** Calls `use(file)` for each picture. */
 export function takePictures(use) {
   document.addEventListener("change", (event) => {
     const input = event.target;
     if (!input.matches("#bar input[type=file]") || !input.files.length) return;
     const file = input.files[0];
-    input.value = ""; // choosing the same file again is a change again
+    input.value = ""; // so that choosing the same file again counts as a change
     use(file);
   });
 
   document.addEventListener("paste", (event) => {
     const files = [...event.clipboardData.files];
     const text = event.clipboardData.getData("text/plain");
-    const isWords = event.target.closest(FIELD) && text && !LOOKS_LIKE_ADDRESS.test(text); // they belong to the field
+    const isWords = event.target.closest(FIELD) && text && !LOOKS_LIKE_ADDRESS.test(text); // text for the field
     if (isWords || !(files.length || LOOKS_LIKE_ADDRESS.test(text))) return;
     event.preventDefault();
     useFirst(files, use, ADDRESS);
   });
 
-  let depth = 0; // enter and leave come for every element on the way
+  let depth = 0; // dragenter and dragleave fire for every element on the way
   const dragging = (on) => document.documentElement.classList.toggle("is-dragging", on);
-  let isOurs = false; // a picture or link of this very page is dragged
+  let isOurs = false; // a picture or link of this page is dragged
   addEventListener("dragstart", () => (isOurs = true));
   addEventListener("dragend", () => (isOurs = false));
-  // From another page a picture may come as its address, without a file: the browser would leave for it.
+  // A picture from another page may arrive as an address without a file, and the browser would go to that address.
   const isForUs = ({ dataTransfer, target }) =>
     !isOurs && (dataTransfer?.types.includes("Files") || (dataTransfer?.types.length > 0 && !target.closest?.(FIELD)));
 
@@ -64,7 +64,7 @@ export function takePictures(use) {
 
 const isAddress = (data) => data.types.includes("text/uri-list") || LOOKS_LIKE_ADDRESS.test(data.getData("text/plain"));
 
-/** Uses the first of the files, a picture where there is any; `otherwise` says what came where none did. */
+/** Uses the first picture among the files, or else the first file; shows the message `otherwise` if there is none. */
 function useFirst(files, use, otherwise) {
   clearError();
   const file = files.find(({ type }) => type.startsWith("image/")) ?? files[0];

@@ -1,4 +1,4 @@
-// Every action has a key. Keys with a modifier belong to the browser, and typing in a field is typing.
+// Keyboard shortcuts. Keys with a modifier, and keys pressed in a field, are left to the browser.
 
 import { copy } from "./copy.js";
 
@@ -31,7 +31,7 @@ export function listenForKeys({ escape }) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.metaKey || event.ctrlKey || event.altKey) return;
     if (event.target.matches("select, textarea, input:not([type=file])")) return;
-    if (document.querySelector(".pswp, dialog[open]")) return; // they have keys of their own
+    if (document.querySelector(".pswp, dialog[open]")) return; // they handle keys themselves
     if (document.querySelector("[popover]:popover-open") && event.key !== "?") return;
     const result = actions[event.key]?.();
     if (!result) return;
@@ -45,7 +45,7 @@ const focus = (element) => {
   return Boolean(element);
 };
 
-/** The one after the current one, from the last the first again. */
+/** Returns the link after the current one; after the last comes the first. */
 function next(links) {
   const all = [...links];
   return all[(all.findIndex((link) => link.matches("[aria-current]")) + 1) % all.length];
@@ -68,10 +68,10 @@ function step(by) {
   return focusCard(at < 0 ? all[0] : all[at + by]);
 }
 
-/** The picture above or below the middle of the current one. */
+/** Moves to the picture above or below the middle of the current one. */
 function line(by) {
   const from = current()?.getBoundingClientRect();
-  if (!from) return false; // the page scrolls as ever
+  if (!from) return false; // let the page scroll
   const middle = from.left + from.width / 2;
   const [best] = cards()
     .map((card) => {
@@ -83,5 +83,5 @@ function line(by) {
   return best ? focusCard(best.card) : true;
 }
 
-/** An action of the picture that has the focus. */
+/** Returns the element of an action of the picture that has the focus. */
 const press = (action) => current()?.querySelector(action);

@@ -1,4 +1,4 @@
-// The map as the server packs it, and which images lie where on it.
+// Reads the map that the server packs, and finds images by their place on it.
 
 const TYPES = { f8: Float64Array, f4: Float32Array, u4: Uint32Array, u2: Uint16Array, u1: Uint8Array };
 const PER_CELL = 8; // images in a cell of the grid, on average
@@ -37,7 +37,7 @@ export class MapData {
     this.side = Math.max(1, Math.ceil(Math.sqrt(this.count / PER_CELL)));
     this.cellWidth = Math.max(right - left, 1e-9) / this.side;
     this.cellHeight = Math.max(top - bottom, 1e-9) / this.side;
-    // Images sorted by cell, in each of which no label comes first; `starts` says where each cell begins.
+    // `sorted` has the images by cell, in random order within each cell; `starts` has the first position of each cell.
     this.starts = new Uint32Array(this.side ** 2 + 1);
     const cells = new Uint32Array(this.count);
     for (let i = 0; i < this.count; i += 1) {
@@ -58,13 +58,13 @@ export class MapData {
     return Math.min(Math.max(Math.floor((y - this.box.bottom) / this.cellHeight), 0), this.side - 1);
   }
 
-  /** The longer and the shorter side of image `i` as [width, height], the longer one 1; very long ones are cut. */
+  /** Returns [width, height] of image `i`, the longer side being 1; extreme ratios are cropped. */
   shape(i) {
     const ratio = Math.min(Math.max(this.ratio[i] / 1000, 0.6), 1.8);
     return ratio >= 1 ? [1, 1 / ratio] : [ratio, 1];
   }
 
-  /** The parts of `sorted`, each from one place up to another, that have all images within the rectangle. */
+  /** Yields ranges of `sorted`, [start, end], that together contain all images within the rectangle. */
   *rangesIn({ left, right, bottom, top }) {
     const [from, to] = [this.column(left), this.column(right)];
     for (let row = this.row(bottom); row <= this.row(top); row += 1) {
@@ -85,7 +85,7 @@ export class MapData {
     return false;
   }
 
-  /** The image nearest to (x, y) within `reach`, or -1; `passes(i)` says which ones count. */
+  /** Returns the image nearest to (x, y) within `reach` for which `passes(i)`, or -1. */
   nearest(x, y, reach = Infinity, passes = () => true) {
     const { left, right, bottom, top } = this.box;
     const all = Math.hypot(right - left, top - bottom) + Math.hypot(x - (left + right) / 2, y - (bottom + top) / 2);
@@ -100,7 +100,7 @@ export class MapData {
     }
   }
 
-  /** All images within the closed outline [[x, y], ...], even-odd. */
+  /** Returns all images within the closed outline [[x, y], ...], by the even-odd rule. */
   within(outline) {
     const xs = outline.map(([x]) => x);
     const ys = outline.map(([, y]) => y);
@@ -112,7 +112,7 @@ export class MapData {
     return images;
   }
 
-  /** How far apart neighbours are in the crowd, by a few hundred of them. */
+  /** Returns the median distance between neighbours, estimated from a few hundred images. */
   spacing() {
     const step = Math.ceil(this.count / 300);
     const distances = [];
@@ -135,7 +135,7 @@ function inside(x, y, outline) {
   return odd;
 }
 
-/** An order in which no part of the map comes first, the same each time. */
+/** Returns the numbers below `count` in a random order that is the same each time. */
 export function shuffled(count) {
   const order = Uint32Array.from({ length: count }, (_, i) => i);
   let state = 1;

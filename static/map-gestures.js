@@ -1,11 +1,11 @@
-// What hands do: drag, pinch and wheel move the view, an outline selects, a click picks; the same by keys.
+// Gestures on the map: drag, pinch and wheel move the view, an outline selects, a click picks; and their keys.
 
-const STILL = 5; // px that a click may move
-const STEP = 90; // px that an arrow key moves
+const STILL = 5; // px; a longer movement is not a click
+const STEP = 90; // px moved by an arrow key
 
 export function listenForGestures(canvas, view, { moved, picked, hovered, outlined, selecting, drawing }) {
   const pointers = new Map();
-  let path = null; // of the outline being drawn
+  let path = null; // the outline being drawn
   let start = null;
   let far = false;
 
@@ -24,7 +24,7 @@ export function listenForGestures(canvas, view, { moved, picked, hovered, outlin
       far = false;
       path = selecting() || event.shiftKey ? [start] : null;
     } else {
-      path = null; // two fingers pinch, whatever the first began
+      path = null; // two fingers pinch, whatever the first one started
       far = true;
       drawing(null);
     }
@@ -66,7 +66,7 @@ export function listenForGestures(canvas, view, { moved, picked, hovered, outlin
   canvas.addEventListener("pointerup", up);
   canvas.addEventListener("pointercancel", up);
   canvas.addEventListener("pointerleave", (event) => {
-    if (event.pointerType === "mouse") hovered(-1, -1); // a finger leaves with each tap
+    if (event.pointerType === "mouse") hovered(-1, -1); // a finger leaves after each tap
   });
 
   canvas.addEventListener(
@@ -82,7 +82,7 @@ export function listenForGestures(canvas, view, { moved, picked, hovered, outlin
   );
 }
 
-/** Keys of the whole page but for fields; in the list of the selection, arrows go from picture to picture. */
+/** Listens to keys on the whole page except in fields; in the list of selected pictures, arrows move between pictures. */
 export function listenForKeys(canvas, view, { moved, picked, actions }) {
   const moves = {
     ArrowLeft: () => view.pan(STEP, 0),
@@ -100,7 +100,7 @@ export function listenForKeys(canvas, view, { moved, picked, actions }) {
     if (moves[key] && !(listed && key !== "0")) {
       moves[key]();
       moved();
-      if (target === document.body) canvas.focus({ preventScroll: true }); // for Enter, which needs to show what it means
+      if (target === document.body) canvas.focus({ preventScroll: true }); // so that Enter works, and shows its target
     } else if (key === "Enter" && target === canvas) {
       picked(view.width / 2, view.height / 2, event);
     } else {
@@ -108,7 +108,7 @@ export function listenForKeys(canvas, view, { moved, picked, actions }) {
     }
     return true;
   };
-  // Before the page's own keys: + and - zoom here.
+  // Capture the keys before the page does, because + and - zoom here.
   document.addEventListener(
     "keydown",
     (event) => {

@@ -1,26 +1,26 @@
-// From which zoom on an image is shown as a picture, and with its label's name: as soon as there is room, where images
-// crowd first. Each level is a zoom of the square root of two. What is shown stays while one comes nearer, and panning
-// changes nothing. Pictures grow more slowly than the distances between them, so they never touch.
+// Decides from which zoom level on each image is shown as a picture, and with the name of its label: as soon as there is
+// room, starting where images are dense. Each level zooms by the square root of two. Pictures that are shown stay while
+// zooming in, and panning changes nothing. Pictures grow more slowly than the distances between them, so they never touch.
 
 import { NONE, shuffled } from "./map-data.js";
 
-const SMALLEST = [40, 56]; // px, the longer side of a picture with the whole map in view: on a phone, on a large window
+const SMALLEST = [40, 56]; // px, the longer side of a picture with the whole map in view: on a phone, in a large window
 const LARGEST = 110;
 const NEAREST = 220;
-const COVERED = 0.4; // of the view by pictures, where there are few
-const GROWTH = 0.3; // of a picture: a power of the zoom
-const GAP = 0.22; // between pictures, of their side
-const LONELY = 8000; // of so many images one that stands alone waits until one comes nearer
-const NAME_HEIGHT = 24; // px, with what is left free
-const LETTERS = 22; // of a name
-const SAME = [140, 340]; // px between two places that have the same name, on a phone and in a large window
-const PAUSE = 128; // images between two looks at the clock
+const COVERED = 0.4; // share of the view covered by pictures, if there are few
+const GROWTH = 0.3; // size of a picture grows with this power of the zoom
+const GAP = 0.22; // between pictures, as a share of their side
+const LONELY = 8000; // in a map of this many images, one that stands alone is shown only after zooming in
+const NAME_HEIGHT = 24; // px, including the space around it
+const LETTERS = 22; // longest name
+const SAME = [140, 340]; // px between two places with the same name, on a phone and in a large window
+const PAUSE = 128; // images between two checks of the time
 const NEVER = 32767;
 
 const levelOf = (scale) => Math.floor(2 * Math.log2(scale));
 
 export class Layout {
-  /** `widthOf(name)` is how many px a name takes. */
+  /** `widthOf(name)` returns the width of a name in px. */
   constructor(map, view, widthOf) {
     Object.assign(this, { map, widthOf });
     this.whole = view.whole;
@@ -31,11 +31,11 @@ export class Layout {
     this.crowd = crowds(map);
     this.waiting = shuffled(map.count).sort((a, b) => this.crowd[b] - this.crowd[a]);
     this.pictures = { level: new Int16Array(map.count).fill(NEVER), shown: [] };
-    this.level = levelOf(this.whole) - 3; // up to which pictures are placed; a smaller window needs levels before the first
+    this.level = levelOf(this.whole) - 3; // pictures are placed up to here; starts low, because a smaller window needs lower levels
     this.first = this.level;
   }
 
-  /** Names each image by `names[column[i]]` from here on. */
+  /** Sets the name of each image to `names[column[i]]`. */
   nameBy({ column, names }) {
     this.column = column;
     this.texts = names.map((name) => (name.length > LETTERS ? `${name.slice(0, LETTERS - 1)}…` : name));
@@ -45,7 +45,7 @@ export class Layout {
     this.task = this.work();
   }
 
-  /** The longer side of a picture in px. */
+  /** Returns the longer side of a picture in px. */
   sideAt(scale) {
     return Math.min(this.side * (scale / this.whole) ** GROWTH, NEAREST);
   }
@@ -54,7 +54,7 @@ export class Layout {
     return this.texts[this.column?.[i] ?? NONE] ?? "";
   }
 
-  /** What is in view: {pictures, names, side}. Works for about `budget` ms; `behind` says that there is more to do. */
+  /** Returns what is in view: {pictures, names, side}. Works for about `budget` ms; `behind` if more is to be done. */
   inView(view, budget = 3) {
     this.wanted = levelOf(view.scale);
     const until = performance.now() + budget;
@@ -68,7 +68,7 @@ export class Layout {
     return { side, pictures, names: pictures.filter((i) => this.names.level[i] <= this.wanted) };
   }
 
-  /** Places pictures and names level by level, some at a time; yields true when all that is wanted is done. */
+  /** Places pictures and names level by level, in small steps; yields true when the wanted level is done. */
   *work() {
     for (;;) {
       if (this.level < this.wanted) {
@@ -90,7 +90,7 @@ export class Layout {
   }
 }
 
-/** Shows those candidates from this level on for which there is room beside the others; returns those left over. */
+/** Shows, from this level on, the candidates for which there is room; returns the others. */
 function* extend({ level: levels, shown }, level, candidates, room) {
   let steps = 0;
   for (const i of shown) {
@@ -111,7 +111,7 @@ function* extend({ level: levels, shown }, level, candidates, room) {
   return left;
 }
 
-/** Places sorted into square cells: only those in neighbouring cells can be within `size` of each other. */
+/** Places in square cells of `size`: only those in neighbouring cells can be within `size` of each other. */
 class Cells {
   constructor(size) {
     this.size = size;
@@ -142,7 +142,7 @@ class Cells {
 }
 
 class PictureRoom {
-  /** For pictures of this side that stand amid at least `least` others, by `crowd`. */
+  /** For pictures with this side, whose density in `crowd` is at least `least`. */
   constructor(map, side, crowd, least) {
     Object.assign(this, { map, crowd, least });
     this.half = side / 2;
@@ -173,7 +173,7 @@ class NameRoom {
     this.layout = layout;
     this.unit = unit;
     this.cells = new Cells(Math.max(...layout.widths, NAME_HEIGHT) / unit);
-    this.same = new Map(); // where each name stands already
+    this.same = new Map(); // places of each name
   }
 
   place(i) {
@@ -204,19 +204,19 @@ class NameRoom {
   }
 }
 
-/** How many images of its own label lie around each image, near ones counting more. */
+/** Returns, for each image, the density of images with the same label around it; near ones count more. */
 function crowds({ x, y, label, count, box }) {
   const across = Math.min(Math.max(Math.sqrt(count) / 4, 8), 64); // cells
   const size = Math.max(box.right - box.left, box.top - box.bottom, 1e-9) / across;
   const columns = Math.ceil(across) + 3;
   const cellOf = (i) => (Math.floor((y[i] - box.bottom) / size) + 1) * columns + Math.floor((x[i] - box.left) / size) + 1;
-  const counts = new Map(); // of each label in each cell
+  const counts = new Map(); // images of each label in each cell
   const key = (cell, number) => cell * 65536 + number;
   for (let i = 0; i < count; i += 1) {
     const own = key(cellOf(i), label[i]);
     counts.set(own, (counts.get(own) ?? 0) + 1);
   }
-  const around = new Map(); // the same, with the cells beside it
+  const around = new Map(); // the same, including the neighbouring cells
   for (const own of counts.keys()) {
     let sum = 0;
     for (const dy of [-1, 0, 1]) {

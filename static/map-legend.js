@@ -1,9 +1,9 @@
-// What the points are coloured by, and the list of what the colours mean: labels or groups, each of which can be chosen.
+// The colours of the points, and the legend: labels or groups, each of which can be selected.
 
 import { NONE } from "./map-data.js";
 
 const scheme = matchMedia("(prefers-color-scheme: dark)");
-let isDark = scheme.matches; // not read again: Chromium sends no change of what a script has already seen
+let isDark = scheme.matches; // not read again, because Chromium fires no event for a change that a script has already read
 
 /** Calls `changed()` when the system turns to light or dark. */
 export function onScheme(changed) {
@@ -13,7 +13,7 @@ export function onScheme(changed) {
   });
 }
 
-/** What the points can be coloured by; only what there is. */
+/** Returns the ways to colour the points that this map offers. */
 export function waysToColour(map) {
   const ways = [];
   if (map.labels.length) ways.push({ title: "Label", column: map.label, names: map.labels, rest: "Others" });
@@ -25,14 +25,14 @@ export function waysToColour(map) {
   return ways;
 }
 
-/** The colour of image `i` as [red, green, blue], 0..255. */
+/** Returns the colour of image `i` as [red, green, blue], 0..255. */
 export function colourOf(map, way, i) {
   return way.column ? categoryColour(way.column[i]) : map.colour.subarray(3 * i, 3 * i + 3);
 }
 
 export const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 
-/** Fills the list; `choose(number, name)` is called when an entry is pressed. */
+/** Fills the legend; calls `choose(number, name)` when an entry is pressed. */
 export function fillLegend(list, way, choose) {
   list.replaceChildren();
   if (!way.column) return;
@@ -50,7 +50,7 @@ export function fillLegend(list, way, choose) {
   }
 }
 
-// Hues far apart for those that follow each other, all equally bright to the eye.
+// Consecutive numbers get very different hues of the same perceived brightness.
 function categoryColour(number) {
   if (number === NONE) return isDark ? [96, 96, 96] : [178, 178, 178];
   const hue = 265 + number * 137.508;

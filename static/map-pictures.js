@@ -1,10 +1,10 @@
-// Draws images as pictures, with names below some of them, and loads those that are in view, the middle ones first.
+// Draws images as pictures, with names below some of them, and loads those in view, starting in the middle.
 
 import { css } from "./map-legend.js";
 
 const AT_ONCE = 6; // requests
-const KEPT = 700; // small pictures
-const LARGEST = 220; // px, that a kept one is wide
+const KEPT = 700; // pictures in memory
+const LARGEST = 220; // px, width of a picture in memory
 const NAME = { font: "600 12px system-ui, sans-serif", height: 20, padding: 8, dot: 4, gap: 6 }; // px
 
 export class Pictures {
@@ -12,13 +12,13 @@ export class Pictures {
     this.map = map;
     this.address = address;
     this.redraw = redraw;
-    this.kept = new Map(); // image -> bitmap, or null where there is none; the one used last is last
+    this.kept = new Map(); // image -> bitmap, or null if there is none; least recently used first
     this.running = new Set();
     this.wanted = [];
     this.shown = [];
   }
 
-  /** Draws `images` within `side` px each; `frame(i)` is the colour around it. */
+  /** Draws `images`, at most `side` px each, with a frame in the colour `frame(i)`. */
   draw(context, view, images, side, frame) {
     const fromMiddle = (i) => Math.hypot(this.map.x[i] - view.x, this.map.y[i] - view.y);
     Object.assign(this, { view, side, shown: images, wanted: [] });
@@ -41,7 +41,7 @@ export class Pictures {
     this.load();
   }
 
-  /** How many px a name takes, with what is left free around it. */
+  /** Returns the width of a name in px, including the space around it. */
   widthOf(context, name) {
     context.font = NAME.font;
     return context.measureText(name).width + 2 * NAME.padding + 3 * NAME.dot + NAME.gap;
@@ -71,7 +71,7 @@ export class Pictures {
     }
   }
 
-  /** Where the picture of image `i` stands, in px. */
+  /** Returns the place of the picture of image `i` in px. */
   box(i) {
     const [width, height] = this.map.shape(i).map((part) => Math.round(part * this.side));
     return {
@@ -82,7 +82,7 @@ export class Pictures {
     };
   }
 
-  /** The image whose picture is at a place in px, or undefined. */
+  /** Returns the image whose picture is at a place in px, or undefined. */
   at(px, py) {
     return this.shown.find((i) => {
       const { left, top, width, height } = this.box(i);
@@ -96,7 +96,7 @@ export class Pictures {
 
   async fetch(i) {
     if (!this.map.version[i]) {
-      this.kept.set(i, null); // features without a picture
+      this.kept.set(i, null); // imported features without a picture
       return;
     }
     this.running.add(i);
@@ -111,7 +111,7 @@ export class Pictures {
         });
       }
     } catch {
-      // what cannot be loaded stays a plain colour
+      // a picture that cannot be loaded stays a plain colour
     }
     this.running.delete(i);
     this.kept.set(i, bitmap);
@@ -125,7 +125,7 @@ export class Pictures {
   }
 }
 
-/** The part of a bitmap that fills a place of another ratio. */
+/** Returns the part of a bitmap that fills a place with another ratio. */
 function cut({ width, height }, ratio) {
   const wide = Math.min(width, height * ratio);
   const high = Math.min(height, width / ratio);

@@ -1,17 +1,17 @@
-// Draws every image as a point, straight into pixels: 100 000 of them in a few milliseconds, on any machine.
+// Draws every image as a point, directly into pixels: 100 000 of them in a few milliseconds on any machine.
 
 export class Points {
   constructor(map) {
     this.map = map;
-    this.order = map.sorted; // those in view lie together
+    this.order = map.sorted; // so that points in view are close together
     this.x = Float32Array.from(this.order, (i) => map.x[i]);
     this.y = Float32Array.from(this.order, (i) => map.y[i]);
     this.colours = new Uint32Array(map.count);
-    this.pale = new Uint8Array(map.count); // 1: drawn first, and hardly visible
+    this.pale = new Uint8Array(map.count); // 1: drawn first, and nearly transparent
     this.mask = { radius: 0 };
   }
 
-  /** Gives each image its colour, [red, green, blue]; where `isPale(i)`, it is hardly visible. */
+  /** Sets the colour of each image, [red, green, blue]; nearly transparent if `isPale(i)`. */
   colour(colourOf, isPale) {
     this.order.forEach((i, n) => {
       const [red, green, blue] = colourOf(i);
@@ -20,7 +20,7 @@ export class Points {
     });
   }
 
-  /** Draws those in view on a 2D context of `ratio` pixels to one px. */
+  /** Draws the points in view on a 2D context with `ratio` pixels per px. */
   draw(context, view, ratio, radius) {
     const width = Math.round(view.width * ratio);
     const height = Math.round(view.height * ratio);
@@ -52,7 +52,7 @@ export class Points {
         if (px < -reach || py < -reach || px >= width + reach || py >= height + reach) continue;
         const middle = py * width + px;
         const isInside = px >= reach && py >= reach && px < width - reach && py < height - reach;
-        if (isInside && pixels[middle] >>> 24 >= opaque) continue; // covered by another: in a crowd most are
+        if (isInside && pixels[middle] >>> 24 >= opaque) continue; // covered by another point, as most are in dense areas
         const colour = colours[i];
         for (let s = 0; s < offsets.length; s += 1) {
           if (!isInside && !isOn(px + across[s], py + down[s], width, height)) continue;
@@ -67,7 +67,7 @@ export class Points {
 
 const isOn = (column, row, width, height) => column >= 0 && row >= 0 && column < width && row < height;
 
-/** The pixels of a disc: across, down, and how much of each is covered, 0..255. */
+/** Returns the pixels of a disc: their offsets across and down, and how much of each is covered, 0..255. */
 function disc(radius) {
   const reach = Math.ceil(radius + 0.5);
   const [across, down, cover] = [[], [], []];

@@ -1,4 +1,4 @@
-// What is selected on the map, beside it: its pictures in the grid, some at a time, and what can be done with them.
+// The panel of selected images beside the map: shows them in a grid, in batches, with actions.
 
 import { copy } from "./copy.js";
 import { append } from "./grid.js";
@@ -6,9 +6,9 @@ import { counted, say, sayError } from "./notices.js";
 import { load } from "./pages.js";
 
 const AT_ONCE = 60;
-const IN_ADDRESS = 500; // ids; a longer address would not be taken everywhere
-const LIKED = 20; // of them, to search by
-const PATHS_AT_ONCE = 10_000; // the most that the server sends
+const IN_ADDRESS = 500; // ids; some programs do not accept longer addresses
+const LIKED = 20; // selected images to search with
+const PATHS_AT_ONCE = 10_000; // limit of the server
 
 export class Selection {
   constructor(panel, { grid, search, paths }) {
@@ -23,7 +23,7 @@ export class Selection {
     }
   }
 
-  /** Shows these images under a heading; none closes the panel. */
+  /** Shows images under a heading; closes the panel if there are none. */
   async show(ids, heading) {
     this.ids = ids;
     this.shown = 0;
@@ -44,7 +44,7 @@ export class Selection {
     const { ids } = this;
     const next = ids.slice(this.shown, this.shown + AT_ONCE);
     const page = await load(`${this.addresses.grid}?n=${AT_ONCE}&ids=${next.join(",")}`);
-    if (ids !== this.ids) return; // another selection has come between
+    if (ids !== this.ids) return; // another selection was made meanwhile
     append(this.list, page);
     this.shown += next.length;
     const left = ids.length - this.shown;
@@ -52,7 +52,7 @@ export class Selection {
     this.more.textContent = `${Math.min(left, AT_ONCE)} more`;
   }
 
-  /** The paths, one a line; one with a line break is quoted as in JSON. */
+  /** Resolves to the paths, one per line; a path with a line break is quoted as in JSON. */
   async paths() {
     const { ids } = this;
     const lines = [];

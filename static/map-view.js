@@ -1,8 +1,8 @@
-// Which part of the map is in view: its middle, how many pixels a unit of the map takes, and both as an address.
+// The part of the map in view: its centre, its scale in pixels per map unit, and both as part of the address.
 
-const MARGIN = 0.06; // of the view, around the whole map
-const APART = 160; // px between neighbours, at the nearest
-const INSIDE = 0.7; // of the way from the middle to the edge: some image always lies there
+const MARGIN = 0.06; // around the whole map, as a share of the view
+const APART = 160; // px between neighbours at the largest scale
+const INSIDE = 0.7; // there is always an image within this share of the view
 
 export class View {
   constructor(map) {
@@ -13,7 +13,7 @@ export class View {
     this.nearest = APART / map.spacing();
   }
 
-  /** Takes a new size in px; what is in the middle stays there. */
+  /** Sets the size of the view in px, and keeps its centre. */
   resize(width, height) {
     const fits = this.scale === this.whole;
     const { left, right, bottom, top } = this.map.box;
@@ -27,18 +27,18 @@ export class View {
     else this.set(this.x, this.y, this.scale);
   }
 
-  /** How much nearer this is than the whole map. */
+  /** The scale relative to the whole map. */
   get zoomed() {
     return this.scale / this.whole;
   }
 
-  /** The whole map. */
+  /** Shows the whole map. */
   fit() {
     const { left, right, bottom, top } = this.map.box;
     this.set((left + right) / 2, (bottom + top) / 2, this.whole);
   }
 
-  /** Looks at (x, y); where no image would be in view, at the nearest one. */
+  /** Centres the view on (x, y), or closer to the nearest image if none would be in view. */
   set(x, y, scale) {
     this.scale = Math.min(Math.max(scale, this.whole), Math.max(this.nearest, 4 * this.whole));
     [this.x, this.y] = [x, y];
@@ -54,19 +54,19 @@ export class View {
     this.y = Math.min(Math.max(y, this.map.y[i] - reach.y), this.map.y[i] + reach.y);
   }
 
-  /** Zooms by a factor; the point under (px, py) stays under it. */
+  /** Zooms by a factor; the point at (px, py) stays in place. */
   zoom(factor, px = this.width / 2, py = this.height / 2) {
     const scale = Math.min(Math.max(this.scale * factor, this.whole), Math.max(this.nearest, 4 * this.whole));
     const by = 1 / this.scale - 1 / scale;
     this.set(this.x + (px - this.width / 2) * by, this.y - (py - this.height / 2) * by, scale);
   }
 
-  /** Moves the map by so many px. */
+  /** Moves the map by a number of px. */
   pan(dx, dy) {
     if (this.scale > this.whole) this.set(this.x - dx / this.scale, this.y + dy / this.scale, this.scale);
   }
 
-  /** What is in view, or a part of it around the middle, with `more` px on each side. */
+  /** Returns the rectangle in view, or a part of it around the centre, with `more` px on each side. */
   rectangle(part = 1, more = 0) {
     const x = ((part * this.width) / 2 + more) / this.scale;
     const y = ((part * this.height) / 2 + more) / this.scale;
@@ -89,14 +89,14 @@ export class View {
     return this.y - (py - this.height / 2) / this.scale;
   }
 
-  /** The end of the address, "#at=x,y,zoom"; nothing for the whole map. */
+  /** The end of the address, "#at=x,y,zoom"; empty for the whole map. */
   get hash() {
     if (this.scale === this.whole) return "";
     const digits = (number) => Number(number.toPrecision(6));
     return `#at=${digits(this.x)},${digits(this.y)},${Number(this.zoomed.toPrecision(4))}`;
   }
 
-  /** Looks where an address says. */
+  /** Shows the view in an address. */
   follow(hash) {
     const [x, y, zoomed] = (/^#at=([^,]+),([^,]+),([^,]+)$/.exec(hash) ?? []).slice(1).map(Number);
     if ([x, y, zoomed].every(Number.isFinite)) this.set(x, y, zoomed * this.whole);

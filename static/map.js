@@ -1,4 +1,4 @@
-// The map: wires the view, the points, the pictures, the legend and the selection.
+// Sets up the map: the view, the points, the pictures, the legend and the selection.
 
 import { colourOf, css, fillLegend, onScheme, waysToColour } from "./map-legend.js";
 import { fetchMap } from "./map-data.js";
@@ -11,8 +11,8 @@ import { View } from "./map-view.js";
 import { counted, sayError, setBusy } from "./notices.js";
 import { go } from "./pages.js";
 
-const MIDDLE = 40; // px around the middle in which Enter looks
-const FIRST = 60; // ms for the first picture of the map; then the page has to move
+const MIDDLE = 40; // px around the centre in which Enter finds an image
+const FIRST = 60; // ms for the first frame of the map
 
 const atlas = document.querySelector(".atlas[data-points]");
 if (atlas) {
@@ -33,7 +33,7 @@ function start(atlas, map) {
   const ways = waysToColour(map);
   let way = ways[0];
   let layout = null;
-  let chosen = new Set(); // the selection; empty: none
+  let chosen = new Set(); // the selection
   let outline = null;
   let hover = -1;
   let ratio = 1;
@@ -51,10 +51,10 @@ function start(atlas, map) {
 
   // -- drawing ----------------------------------------------------------------------------------------------------
 
-  let asked = 0;
+  let requested = 0;
   function draw() {
-    asked ||= requestAnimationFrame(() => {
-      asked = 0;
+    requested ||= requestAnimationFrame(() => {
+      requested = 0;
       if (layout) paint();
     });
   }
@@ -72,7 +72,7 @@ function start(atlas, map) {
     if (canvas.matches(":focus-visible")) markMiddle();
     if (outline) lasso();
     if (layout.behind) draw();
-    // For those who watch from outside.
+    // For tests and benchmarks.
     Object.assign(canvas.dataset, { shown: images.length, names: names.length, zoom: view.zoomed.toFixed(3), ready: !layout.behind });
   }
 
@@ -86,7 +86,7 @@ function start(atlas, map) {
     context.stroke();
   }
 
-  /** A frame around what Enter searches by: the image in the middle. */
+  /** Draws a frame around the image in the centre, which Enter searches with. */
   function markMiddle() {
     const i = imageAt(view.width / 2, view.height / 2, MIDDLE);
     if (i < 0) {
@@ -125,7 +125,7 @@ function start(atlas, map) {
     remembering = setTimeout(remember, 250);
   }
 
-  /** The address says what is in view, so that Back from a result comes here again. */
+  /** Puts the view into the address, so that Back from a result returns to it. */
   function remember() {
     clearTimeout(remembering);
     if (!canvas.isConnected) return; // another page is shown by now
@@ -137,12 +137,12 @@ function start(atlas, map) {
     draw();
   });
 
-  /** The image at a place in px: a picture, or else the nearest point. */
+  /** Returns the image at a place in px: a picture, or else the nearest point. */
   function imageAt(px, py, reach) {
     return pictures.at(px, py) ?? map.nearest(view.fromX(px), view.fromY(py), reach / view.scale);
   }
 
-  /** A large picture of a point that a pointer is over. */
+  /** Shows a large picture of the point under the pointer. */
   function showCard(i) {
     const card = part("card");
     if (hover !== i) draw();
@@ -183,7 +183,7 @@ function start(atlas, map) {
     selectWithin([[left, bottom], [right, bottom], [right, top], [left, top]], "in view");
   }
 
-  /** All images of a label or group; the map comes to them where none is in view. */
+  /** Selects all images of a label or group, and shows the whole map if none of them is in view. */
   function selectCategory(number, name) {
     const isPressed = part("legend").querySelector(`[data-number="${number}"][aria-pressed=true]`);
     const images = isPressed ? [] : [...way.column.keys()].filter((i) => way.column[i] === number);
@@ -204,7 +204,7 @@ function start(atlas, map) {
     const touch = event.pointerType === "touch";
     const i = imageAt(px, py, touch ? 24 : event.type === "keydown" ? MIDDLE : 10);
     if (i < 0) return chosen.size ? select([]) : undefined;
-    // A finger hides the point that it means: it sees the picture first.
+    // A finger hides the point under it, so the first tap only shows its picture.
     if (touch && !pictures.shown.includes(i)) return showCard(i);
     if (event.ctrlKey || event.metaKey) return window.open(searchAddress(i), "_blank", "noopener");
     remember();
@@ -289,7 +289,7 @@ function start(atlas, map) {
       layout = new Layout(map, view, (name) => pictures.widthOf(context, name));
       layout.nameBy(way.column ? way : ways[0]);
     }
-    paint(FIRST); // at once: a canvas whose size was set is empty
+    paint(FIRST); // at once, because resizing a canvas empties it
   }).observe(canvas);
   for (const event of ["focus", "blur"]) canvas.addEventListener(event, draw);
   part("key").open = !matchMedia("(max-width: 880px)").matches;

@@ -1,17 +1,17 @@
-// What the page says about itself: an error in words, a short confirmation, and that it is at work.
+// Messages of the page: errors, short confirmations, and the line that shows it is busy.
 
 const busy = document.getElementById("busy");
 const toast = document.getElementById("toast");
-const underWay = new Set();
+const running = new Set();
 let fading;
 
-/** Shows an error at the top of the page, where screen readers hear it too. */
+/** Shows an error at the top of the page, and announces it to screen readers. */
 export function sayError(message) {
   const notice = document.querySelector("#main .notice");
   notice.querySelector("p").textContent = message;
   notice.querySelector("button").onclick = clearError;
   notice.hidden = false;
-  document.getElementById("recent")?.remove(); // which would cover it
+  document.getElementById("recent")?.remove(); // it would cover the notice
   notice.scrollIntoView({ block: "nearest" });
 }
 
@@ -19,21 +19,21 @@ export function clearError() {
   document.querySelector("#main .notice").hidden = true;
 }
 
-/** Confirms something in passing. */
+/** Shows a message for a moment. */
 export function say(message) {
   clearTimeout(fading);
   toast.textContent = message;
   fading = setTimeout(() => (toast.textContent = ""), 1500 + 50 * message.length);
 }
 
-/** The line at the top shows for as long as anything is under way; `what` tells it from the others. */
+/** Shows the line at the top while any task is running; `what` identifies the task. */
 export function setBusy(on, what = "page") {
-  if (on) underWay.add(what);
-  else underWay.delete(what);
-  busy.hidden = underWay.size === 0;
+  if (on) running.add(what);
+  else running.delete(what);
+  busy.hidden = running.size === 0;
 }
 
-/** A page that is left for another shows that the click was heard. */
+/** Shows the line while the browser leaves for another page. */
 export function busyWhileLeaving() {
   addEventListener("pagehide", () => setBusy(true));
   addEventListener("pageshow", () => setBusy(false));

@@ -1,24 +1,24 @@
-// Every change of the page goes through here: an address is fetched, put in place, and made a step of the history.
-// The address of an upload is answered by sending the file that the browser has kept.
+// Every change of the page goes through here: a page is fetched, put in place and added to the history.
+// If the address names an upload, the file that this browser keeps is sent along.
 
 import { clearError, say, sayError, setBusy } from "./notices.js";
 import { file as keptFile, keep as keepFile } from "./uploads.js";
 
-/** An answer that is no page to show; its message is for people. */
+/** A response that is not a page to show; its message is for the user. */
 export class Refusal extends Error {}
 
-const OURS = /\/(search|compare)?$/; // pages whose scripts are those of every page
+const OURS = /\/(search|compare)?$/; // pages that need no scripts of their own
 const NOT_STORED =
   "This browser cannot store your picture, because this is a private window or its storage is full. It is kept until you leave this page";
-const MOST = 24; // views that are held, so that Back shows them at once
+const MOST = 24; // views kept in memory, so that Back shows them at once
 const views = new Map();
-const us = Math.random().toString(36); // the history outlives a document: other steps are not ours to show
+const us = Math.random().toString(36); // identifies this document, because the history outlives it
 let shown = 0;
 let last = 0;
-let running; // {address, controller} of a page that is on its way
+let running; // {address, controller} of the page being loaded
 
-/** Resolves to the document at an address, or of a file that is sent there; rejects with a Refusal that carries the page's
- * own sentence. */
+/** Resolves to the document at an address, sending a file along if there is one; rejects with a Refusal that has the
+ * message of the server. */
 export async function load(address, signal, file = null) {
   const { pathname, searchParams } = new URL(address, location);
   const key = searchParams.get("upload");
@@ -49,21 +49,21 @@ async function fetchPage(address, options) {
   }
   const page = parse(text);
   if (!response.ok) {
-    const sentence = page.querySelector("[data-error]")?.textContent.trim();
-    throw new Refusal(sentence || withoutSentence(response.status));
+    const message = page.querySelector("[data-error]")?.textContent.trim();
+    throw new Refusal(message || defaultMessage(response.status));
   }
   if (response.redirected) page.address = response.url;
   return page;
 }
 
-/** What an answer without a sentence of ours means: it may be a proxy's. */
-function withoutSentence(status) {
+/** Returns the message for a response that has none, for example a proxy's. */
+function defaultMessage(status) {
   if (status === 413) return "The server, or a proxy in front of it, does not accept such a large file. Save a smaller copy and try again.";
   return `The server answered with an error (${status}). Try again in a moment.`;
 }
 
-/** A page from its text. The style element that gives each picture its place has the word of another page, which this
- * one's policy does not know: its rules, `#i7{--ratio:1.5;--tint:#aabbcc}`, are set on the pictures themselves. */
+/** Parses a page. The nonce of its style elements is not valid under the policy of this page, so their rules, such as
+ * `#i7{--ratio:1.5;--tint:#aabbcc}`, are set on the pictures themselves. */
 function parse(text) {
   let rules = "";
   const html = text.replace(/<style [^>]*class="places">([^<]*)<\/style>/g, (_, found) => {
@@ -81,18 +81,18 @@ function parse(text) {
   return page;
 }
 
-/** Goes to an address. Resolves to whether its page is shown; an error is said, and the page stays as it is.
+/** Goes to an address. Resolves to whether its page is shown; if not, an error is shown and the page stays as it is.
  *
- * file: a picture to search by, which is kept under the key that the answer gives it; top: where the page is scrolled to;
- * focus: what has the focus then, a function; replace: no new step of the history. */
+ * file: a picture to search with, which is kept under the key in the response; top: the scroll position; focus: a
+ * function that sets the focus; replace: replaces the current step of the history. */
 export async function go(address, { file, top = 0, focus = focusHeading, replace = false } = {}) {
   stop();
   clearError();
-  const mine = (running = { address, controller: new AbortController() });
-  setBusy(true, mine);
+  const task = (running = { address, controller: new AbortController() });
+  setBusy(true, task);
   try {
-    const page = await load(address, mine.controller.signal, file);
-    if (running !== mine) return false;
+    const page = await load(address, task.controller.signal, file);
+    if (running !== task) return false;
     showPage(page, file ? addressOf(page, address, file) : (page.address ?? address), { top, replace });
     focus();
     return true;
@@ -102,12 +102,12 @@ export async function go(address, { file, top = 0, focus = focusHeading, replace
     sayError(error.message);
     return false;
   } finally {
-    if (running === mine) running = undefined;
-    setBusy(false, mine);
+    if (running === task) running = undefined;
+    setBusy(false, task);
   }
 }
 
-/** The address of the results of a file, which is kept by the key in it. */
+/** Returns the address of the results of a file, and keeps the file under the key in that address. */
 function addressOf(page, address, file) {
   const chip = page.querySelector(".chip.query[data-key]");
   const named = new URL(address, location);
@@ -116,12 +116,12 @@ function addressOf(page, address, file) {
   return named;
 }
 
-/** The address of the page that is shown, or that is on its way: what comes next changes that. */
+/** Returns the address of the page that is shown or being loaded, to which the next change applies. */
 export function current() {
   return new URL(running?.address ?? location, location);
 }
 
-/** Stops a page that is on its way. */
+/** Stops loading a page. */
 export function stop() {
   running?.controller.abort();
   running = undefined;
@@ -131,7 +131,7 @@ export function focusHeading() {
   document.getElementById("title")?.focus({ preventScroll: true });
 }
 
-/** Holds what is shown, for Back; what was filled in since belongs to the page that comes. */
+/** Keeps the current view for Back, with its forms as they were. */
 function keepView() {
   for (const form of document.forms) form.reset();
   const focus = document.activeElement.closest("#main *");
@@ -143,15 +143,15 @@ function showPage(page, address, { top, replace }) {
   keepView();
   if (!replace) {
     for (const view of views.keys()) if (view > shown) views.delete(view); // Forward no longer leads there
-    history.replaceState({ us, view: shown }, ""); // a step within the page, as to #main, does not say whose it is
+    history.replaceState({ us, view: shown }, ""); // a step within the page, such as #main, has no state
   }
-  shown = last += 1; // of its own where it takes the place of another, too: Back and Forward tell the two apart
+  shown = last += 1; // a new number even if it replaces a step, so that Back and Forward tell the two apart
   history[replace ? "replaceState" : "pushState"]({ us, view: shown }, "", address);
   const { main, header } = parts(page);
   mount({ main: document.adoptNode(main), header: document.adoptNode(header), title: page.title, top });
 }
 
-/** What differs from page to page. */
+/** Returns the parts that differ from page to page. */
 function parts(page) {
   return { main: page.getElementById("main"), header: page.querySelector("header.top") };
 }
@@ -166,16 +166,16 @@ function mount({ main, header, title, top }) {
   document.dispatchEvent(new CustomEvent("page:shown"));
 }
 
-/** Calls `left()` when another view takes the place of this one. */
+/** Calls `left()` when another view replaces this one. */
 export function onLeave(left) {
   document.getElementById("main").addEventListener("leave", left, { once: true });
 }
 
-/** Whether a click means here and now: not a new tab, a download, or what another part has taken. */
+/** Returns whether a click should open its link here: not in a new tab, not as a download, not handled elsewhere. */
 export const isPlain = (event) =>
   !event.defaultPrevented && event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
 
-/** Links and forms that lead to pages of ours change this one; Back and Forward bring views again. */
+/** Opens links and forms that lead to our pages without leaving this one; handles Back and Forward. */
 export function followLinks() {
   history.replaceState({ ...history.state, us, view: shown }, "");
   document.addEventListener("click", (event) => {
@@ -209,7 +209,7 @@ export function followLinks() {
     }
   });
   addEventListener("scrollend", () => {
-    // Of other pages the browser knows how far down they were; this one is empty when it is reloaded.
+    // The browser remembers the scroll position of other pages, but the page of an upload is empty when reloaded.
     const isUpload = document.querySelector(".chip.query[data-key]") && !document.querySelector("[data-upload]");
     if (isUpload) history.replaceState({ ...history.state, top: scrollY }, "");
   });
@@ -221,7 +221,7 @@ function canShow({ origin, pathname, hash }) {
   return origin === location.origin && OURS.test(pathname) && !hash && document.getElementById("bar");
 }
 
-/** Goes where a form leads; what is not filled in is no part of the address. */
+/** Goes to the address of a form, without its empty fields. */
 export function goTo(form, options) {
   const address = new URL(form.action);
   address.search = "";
@@ -235,7 +235,7 @@ export function goTo(form, options) {
   return go(address, options);
 }
 
-/** More or less like a picture, or that taken back. One before the ranking of another has come counts together with it. */
+/** Likes or dislikes a picture, or undoes it. While another ranking is being loaded, both are combined. */
 function judge(link) {
   const { judge: word, id } = link.dataset;
   if (!running) {
@@ -254,7 +254,7 @@ function judge(link) {
   go(address, { top: scrollY, focus: focusPlace() });
 }
 
-/** Keeps the focus at its place among the pictures, on the one that has moved up. */
+/** Returns a function that keeps the focus at the same place in the grid, whichever picture is there by then. */
 function focusPlace() {
   const tile = document.activeElement?.closest(".tile");
   const at = tile ? [...tile.parentElement.children].indexOf(tile) : -1;
@@ -267,7 +267,7 @@ function focusPlace() {
   };
 }
 
-/** The page of an upload came from the server without the file: it is sent now, if this browser still has it. */
+/** Sends the file of an upload whose page came without it, if this browser still has the file. */
 async function sendWaiting() {
   const waiting = document.querySelector("[data-upload]");
   if (!waiting) return;

@@ -1,9 +1,9 @@
-// A click on a photo opens it large; its address ends in #view=7, so that Back closes it, and a reload opens it again.
-// What shows it is loaded on first use.
+// A click on a photo opens it in the viewer, which is loaded on first use. The address then ends in #view=7, so that
+// Back closes the photo and a reload opens it again.
 
 import { isPlain } from "./pages.js";
 
-let viewer; // a promise of its module
+let viewer; // a promise of the module
 
 export function viewPhotos() {
   document.addEventListener("click", (event) => {
@@ -13,7 +13,7 @@ export function viewPhotos() {
     viewer ??= import("./viewer.js");
     viewer.then(
       ({ open }) => open(photo.closest(".tile")),
-      () => location.assign(photo.href), // a server that is gone can say so itself
+      () => location.assign(photo.href), // the browser reports a server that does not respond
     );
   });
   addEventListener("popstate", followAddress);

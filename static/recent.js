@@ -1,15 +1,15 @@
-// What was searched by before, under the bar: pictures and words, which stay in this browser.
+// Recent searches under the bar: pictures and words, which stay in this browser.
 
 import { say } from "./notices.js";
 import { clear, noteWords, recent } from "./uploads.js";
 
 const SHOWN = 12;
 
-/** Notes the words that are searched by, and shows what there was when the field of the bar has the focus. */
+/** Records the words of each search, and shows recent searches when the field of the bar has the focus. */
 export function showRecent() {
   const note = () => {
     const words = /\/search$/.test(location.pathname) && new URLSearchParams(location.search).get("q");
-    if (words && document.querySelector(".results")) noteWords(words); // an error found nothing
+    if (words && document.querySelector(".results")) noteWords(words); // not after an error
   };
   note();
   document.addEventListener("page:shown", note);

@@ -1,4 +1,4 @@
-// While a first run goes on, says how far it has come.
+// Shows the progress of an indexing run.
 
 import { counted, grouped } from "./notices.js";
 
@@ -12,7 +12,7 @@ export function watchRun() {
     try {
       health = await (await fetch(note.dataset.health, { headers: { Accept: "application/json" } })).json();
     } catch {
-      return; // the next time may go better
+      return; // try again next time
     }
     const count = document.querySelector("[data-images]");
     if (count && health.images !== undefined) {

@@ -1,7 +1,7 @@
-// The reader's own pictures, kept in this browser: their results can be reloaded and come back to. The server keeps none.
+// The user's own pictures, kept in this browser so that their results can be reloaded. The server keeps none.
 
-const MOST = { files: 20, bytes: 100e6, words: 20 }; // the oldest go first; the latest always stays
-const visit = new Map(); // key -> file: the latest, and all of this visit where the browser stores none
+const MOST = { files: 20, bytes: 100e6, words: 20 }; // the oldest are removed first; the latest always stays
+const visit = new Map(); // key -> file: the latest, or all of this visit if the browser cannot store them
 let opening;
 
 function database() {
@@ -27,7 +27,7 @@ async function within(mode, use) {
   });
 }
 
-/** Keeps a file under its key, with the address of a small copy to show; resolves to whether this browser stores it. */
+/** Keeps a file under its key, with the address of a small copy to show; resolves to whether it could be stored. */
 export async function keep(key, file, picture) {
   visit.set(key, file);
   try {
@@ -44,12 +44,12 @@ export async function keep(key, file, picture) {
   }
 }
 
-/** Notes words that were searched by. */
+/** Records the words of a search. */
 export async function noteWords(words) {
   await within("readwrite", (recent, files) => {
     recent.put({ key: `words:${words}`, words, used: Date.now() });
     forgetOldest(recent, files);
-  }).catch(() => {}); // they are in the address, too
+  }).catch(() => {}); // they are in the address too
 }
 
 function forgetOldest(recent, files) {
@@ -68,17 +68,17 @@ function forgetOldest(recent, files) {
 
 const latestFirst = (entries) => entries.sort((a, b) => b.used - a.used);
 
-/** The file that is kept under a key; null where none is. */
+/** Resolves to the file kept under a key, or to null. */
 export async function file(key) {
   return visit.get(key) ?? (await within("readonly", (_, files) => files.get(key)).catch(() => null)) ?? null;
 }
 
-/** What was searched by, the latest first: {key, name, picture} of a picture, {key, words} of words. */
+/** Resolves to recent searches, latest first: {key, name, picture} for a picture, {key, words} for words. */
 export async function recent() {
   return latestFirst(await within("readonly", (entries) => entries.getAll()).catch(() => []));
 }
 
-/** Forgets all of it. */
+/** Deletes everything. */
 export async function clear() {
   visit.clear();
   await within("readwrite", (entries, files) => {

@@ -1,8 +1,8 @@
-// What is known of a photo and what can be done with it: beside it or, on a phone, in a sheet below it.
+// The details and actions of a photo: beside it or, on a phone, in a sheet below it.
 
 const icon = (name) => `<svg class="icon" aria-hidden="true"><use href="#icon-${name}"/></svg>`;
 
-/** Makes the panel: {element, show(slide)}. */
+/** Returns the panel: {element, show(slide)}. */
 export function makePanel() {
   const element = document.createElement("section");
   element.className = "about-panel";
@@ -24,9 +24,9 @@ export function makePanel() {
   const part = (selector) => element.querySelector(selector);
   const pull = part(".pull");
   pull.addEventListener("click", () => pull.setAttribute("aria-expanded", element.classList.toggle("is-pulled")));
-  element.addEventListener("wheel", (event) => event.stopPropagation()); // it scrolls, and the photo keeps its size
+  element.addEventListener("wheel", (event) => event.stopPropagation()); // scroll the panel, not zoom the photo
 
-  const known = new Map(); // address -> what the server says
+  const known = new Map(); // address -> details
   let latest;
   const show = async (slide) => {
     latest = slide;
@@ -46,7 +46,7 @@ export function makePanel() {
   return { element, show };
 }
 
-/** The link of its tile that asks for more or less like a photo. */
+/** Returns the link in a photo's tile that likes or dislikes it. */
 export const judgeOf = ({ tile }, word) => tile?.querySelector(`[data-judge=${word}]`);
 
 async function fetchDetails(address) {

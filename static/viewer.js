@@ -1,4 +1,4 @@
-// A photo large, with what is known of it: PhotoSwipe over the photos of a grid.
+// The viewer: PhotoSwipe over the photos of a grid, with a panel of details.
 
 import { crop } from "./crop.js";
 import { go } from "./pages.js";
@@ -6,10 +6,10 @@ import { addStyle } from "./photos.js";
 import PhotoSwipe from "./vendor/photoswipe/photoswipe.esm.min.js";
 import { judgeOf, makePanel } from "./viewer-panel.js";
 
-const PREVIEW_SIDE = 2048; // px, as of the server
-const NEAR_THE_END = 3; // photos before the last one, the grid is asked for more
-const PANEL = 320; // px
-const SHEET = 128; // px of it that always show
+const PREVIEW_SIDE = 2048; // px, as on the server
+const NEAR_THE_END = 3; // photos before the last one, at which the grid loads more
+const PANEL = 320; // px wide
+const SHEET = 128; // px of the sheet that are always visible
 const wide = matchMedia("(min-width: 900px) or ((min-width: 600px) and (max-height: 500px))");
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const KEYS = { f: "similar", "+": "like", "=": "like", "-": "dislike", x: "crop", d: "download", c: "copy", o: "open", i: "about" };
@@ -18,7 +18,7 @@ const ABOUT =
 
 let viewer; // the open one
 
-/** Opens the photo of a tile, among those of its grid. */
+/** Opens the photo of a tile; the others of its grid can be reached from it. */
 export async function open(tile) {
   await styles();
   if (viewer) return;
@@ -28,7 +28,7 @@ export async function open(tile) {
   viewer = new Viewer(slidesOf(grid), id, { grid, isPushed: true });
 }
 
-/** Opens, turns to another photo or closes, as the address says: it names a photo by its id, or none. */
+/** Follows the address: opens or turns to the photo with an id, or closes if there is none. */
 export async function follow(id) {
   if (viewer) return viewer.follow(id);
   if (!id) return;
@@ -48,7 +48,7 @@ function addressOf(id) {
 }
 
 class Viewer {
-  /** `grid` is what the photos stand in, if the page shows it; `isPushed`: there is a step of the history to go back. */
+  /** `grid` holds the photos, if they are on the page; `isPushed` if opening the photo added a step to the history. */
   constructor(slides, id, { grid, isPushed }) {
     this.grid = grid;
     this.isPushed = isPushed;
@@ -60,7 +60,7 @@ class Viewer {
       const action = event.metaKey || event.ctrlKey || event.altKey ? undefined : KEYS[event.key];
       if (action) this.pswp.element.querySelector(`[data-do=${action}]:not([hidden])`)?.click();
     });
-    // Loaded, it may be in its place or still be put there.
+    // A photo may be loaded before or after it is put in place.
     const loaded = ({ content }) => content.element.classList.toggle("is-loaded", content.state === "loaded");
     this.pswp.on("loadComplete", loaded);
     this.pswp.on("contentAppend", loaded);
@@ -115,7 +115,7 @@ class Viewer {
       event.preventDefault();
       this[action]();
     } else if (event.target.closest("a[href]:not([target], [download])")) {
-      this.leave(); // for the pictures with a label
+      this.leave(); // to the pictures with a label
     }
   }
 
@@ -147,7 +147,7 @@ class Viewer {
     this.pswp.updateSize(true);
   }
 
-  /** The address has changed by itself. */
+  /** Follows a change of the address. */
   follow(id) {
     const index = this.pswp.options.dataSource.findIndex((slide) => slide.id === id);
     if (index >= 0) return this.pswp.goTo(index);
@@ -160,7 +160,7 @@ class Viewer {
     go(address);
   }
 
-  /** Makes way for another page. The address stays as it is, so that Back comes to this photo again. */
+  /** Closes for another page. The address stays, so that Back returns to this photo. */
   leave() {
     viewer = undefined;
     this.pswp.destroy();
@@ -178,7 +178,7 @@ class Viewer {
 
   setRestOfPage({ inert }) {
     const rest = [...document.body.children].filter((part) => part !== this.pswp.element);
-    for (const part of rest) if (part.id !== "toast") part.inert = inert; // what is said in passing can still be read
+    for (const part of rest) if (part.id !== "toast") part.inert = inert; // messages stay readable
   }
 }
 
@@ -192,7 +192,7 @@ function options() {
     showAnimationDuration: motion,
     hideAnimationDuration: motion,
     zoomAnimationDuration: motion,
-    // A small photo is shown as it is, and can be looked at larger.
+    // A small photo is shown in its own size, and can be enlarged.
     secondaryZoomLevel: ({ fit }) => Math.max(Math.min(1, 3 * fit), 2 * fit),
     tapAction: "toggle-controls",
     getViewportSizeFn: (_, { element }) => ({
@@ -218,7 +218,7 @@ function slidesOf(grid) {
   });
 }
 
-/** Of a photo that is not on the page; empty where there is none of that id. */
+/** Resolves to the slide of a photo that is not on the page, as a list; empty if the id is unknown. */
 async function slideAlone(id) {
   const home = document.querySelector("a.brand").href;
   const response = await fetch(new URL(`image/${id}/details`, home));
@@ -234,7 +234,7 @@ function slideOf({ id, thumbnail, width, height, search }) {
   const slide = { id: String(id), w: width, h: height, msrc: thumbnail, thumbCropped: true, search, original, details };
   const scale = PREVIEW_SIDE / Math.max(width, height);
   if (scale >= 1) return { ...slide, src: original, preview: original };
-  // The original only where the screen, or the zoom, has more pixels than a preview.
+  // Load the original only if the screen, or the zoom, has more pixels than the preview.
   const srcset = `${preview} ${Math.round(width * scale)}w, ${original} ${width}w`;
   return { ...slide, src: preview, srcset, preview };
 }
