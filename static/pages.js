@@ -9,7 +9,7 @@ export class Refusal extends Error {}
 
 const OURS = /\/(search|compare)?$/; // pages that need no scripts of their own
 const NOT_STORED =
-  "This browser cannot store your picture, because this is a private window or its storage is full. It is kept until you leave this page";
+  "This browser cannot store your picture: the window is private, or the storage is full. It is kept until you leave this page";
 const MOST = 24; // views kept in memory, so that Back shows them at once
 const views = new Map();
 const us = Math.random().toString(36); // identifies this document, because the history outlives it

@@ -96,7 +96,7 @@ def test_a_browser_that_stores_nothing_says_so_and_searches(open_page: OpenPage,
     page.add_init_script(refusal)
     page.goto("/")
     choose(page)
-    expect(page.get_by_role("status")).to_contain_text("your picture stays until you leave this page")
+    expect(page.get_by_role("status")).to_contain_text("It is kept until you leave this page")
     page.locator(".tile [data-judge=like]").first.click()
     expect(page.locator("#main .facts")).to_contain_text("1 liked")
     page.go_back()
