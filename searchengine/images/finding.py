@@ -49,7 +49,7 @@ _DEFAULT_EXCLUDES = {
     "recycle bins": [*_RECYCLE_BINS.split(), "network trash folder"],
     "snapshots": _SNAPSHOTS.split(),
     "thumbnails and previews": _DERIVATIVES.split(),
-    "files of the system": [*_SYSTEM.split(), "system volume information", "temporary items"],
+    "system files": [*_SYSTEM.split(), "system volume information", "temporary items"],
 }
 _NO_MEDIA = "folders with .nomedia"
 _HIDDEN = "hidden files and folders"

@@ -212,9 +212,9 @@ class _Coco:
         if entry is None:
             return
         self.counts[table] += 1
-        example = f"the {self.counts[table]}th of {table}"
+        example = f"entry {self.counts[table]} of {table}"
         if not isinstance(entry, dict):
-            self._unusable.add(f"of {table} are not objects", example)
+            self._unusable.add(f"entries of {table} are not objects", example)
         elif table == "categories":
             self._categories.update(_categories(entry))
         elif table == "images":

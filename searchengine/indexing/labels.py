@@ -165,7 +165,7 @@ class FileLabels(Labels):
                 f"({', '.join(map(as_text, missing))}{', ...' if unused > 3 else ''})"
             )
         if self._unusable.counts:
-            remarks.append(f"Not used of {self.file}: {self._unusable}")
+            remarks.append(f"Ignored in {self.file}: {self._unusable}")
         return ". ".join(remarks) + "." if remarks else None
 
 

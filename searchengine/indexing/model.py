@@ -130,10 +130,10 @@ class RunExtractor:
         """Raise ExtractorMismatchError unless the index was made by this extractor."""
         if index.manifest("fingerprint") == self.spec.fingerprint:
             return
-        made, wanted = index.manifest("extractor"), self.spec.title
+        actual, wanted = index.manifest("extractor"), self.spec.title
         theirs, ours = asdict(ExtractorSpec.from_json(index.manifest("spec") or "")), asdict(self.spec)
         differences = " and ".join(name.replace("_", " ") for name in ours if theirs[name] != ours[name])
-        which = f"{made}, not by {wanted}" if made != wanted else f"{made}, but with other {differences}"
+        which = f"{actual}, not by {wanted}" if actual != wanted else f"{actual}, but with other {differences}"
         raise ExtractorMismatchError(
             f"The index in {index.address} was made by {which}, and the two cannot be compared. Choose another "
             "--index-dir, or give --rebuild to embed all images again (the old index stays in use until the new one is "

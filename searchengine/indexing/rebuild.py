@@ -27,7 +27,7 @@ class OldIds:
     by_content: dict[bytes, list[bytes]] = field(default_factory=dict)  # content hash -> absolute paths
     last: int = 0
     used: set[int] = field(default_factory=set)
-    found: set[bytes] = field(default_factory=set)  # absolute paths of files that exist, and claim their own ids
+    existing: set[bytes] = field(default_factory=set)  # absolute paths of files that exist, and claim their own ids
     files: frozenset[bytes] = frozenset()  # the files of the old index when it could last be read
 
     @property
@@ -75,7 +75,7 @@ class OldIds:
         """
         id_ = self.by_file.get(file)
         if id_ is None or id_ in self.used:
-            missing = (other for other in self.by_content.get(content_hash, ()) if other not in self.found)
+            missing = (other for other in self.by_content.get(content_hash, ()) if other not in self.existing)
             id_ = next((self.by_file[other] for other in missing if self.by_file[other] not in self.used), None)
         if id_ is not None:
             self.used.add(id_)
@@ -84,7 +84,7 @@ class OldIds:
     @property
     def missing(self) -> frozenset[bytes]:
         """The files of the old index that no longer exist."""
-        return self.files - self.found
+        return self.files - self.existing
 
     @property
     def unclaimed(self) -> int:

@@ -258,7 +258,7 @@ class _Run:
         )
         absence = Absence(plan, known, mounts_from_json(self._recorded(store, "mounts")), options)
         if store.old_ids is not None:
-            store.old_ids.found = _files(plan, roots, known)
+            store.old_ids.existing = _files(plan, roots, known)
             if options.rebuild:
                 absence.check_rebuild(store.old_ids)
         absence.check_folders()

@@ -246,5 +246,5 @@ def test_average_colour() -> None:
     half[:10] = (200, 100, 50)
     assert average_colour(half) == "#643219"
     noise = np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8)
-    told = np.frombuffer(bytes.fromhex(average_colour(noise)[1:]), dtype=np.uint8)
-    assert np.abs(told - noise.reshape(-1, 3).mean(axis=0)).max() <= 1
+    colour = np.frombuffer(bytes.fromhex(average_colour(noise)[1:]), dtype=np.uint8)
+    assert np.abs(colour - noise.reshape(-1, 3).mean(axis=0)).max() <= 1

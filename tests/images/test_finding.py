@@ -23,7 +23,7 @@ def make(root: Path, *names: str | bytes) -> None:
 
 
 def paths(root: Path, *, exclude: tuple[str, ...] = (), skip: tuple[Path, ...] = ()) -> list[bytes]:
-    return [found.path for found in find(root, exclude=exclude, skip=skip)]
+    return [file.path for file in find(root, exclude=exclude, skip=skip)]
 
 
 def test_size_and_time(tmp_path: Path) -> None:
@@ -41,9 +41,9 @@ def test_an_empty_folder_and_empty_files(tmp_path: Path) -> None:
 
 def test_the_order_is_that_of_whole_paths(tmp_path: Path) -> None:
     make(tmp_path, "b.jpg", "a/x.jpg", "a.jpg", "a-b/y.jpg", "a/b/z.jpg", "Z.jpg", "é.jpg", "a0.jpg")
-    found = paths(tmp_path)
-    assert found == sorted(found)
-    assert len(found) == 8
+    files = paths(tmp_path)
+    assert files == sorted(files)
+    assert len(files) == 8
 
 
 def test_content_decides_unless_the_extension_is_well_known(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_files_of_other_programs_are_left_out(tmp_path: Path) -> None:
             "C.migratedphotolibrary/Thumbnails",
             "Catalog Previews.lrdata",
         ],
-        "files of the system": ["__MACOSX", "System Volume Information", "Temporary Items", "a/@tmp"],
+        "system files": ["__MACOSX", "System Volume Information", "Temporary Items", "a/@tmp"],
         "folders with .nomedia": ["private"],
         "hidden files and folders": [".cache", "a/.git"],
     }
@@ -102,7 +102,7 @@ def test_files_of_other_programs_are_left_out(tmp_path: Path) -> None:
     assert [os.fsdecode(file.path) for file in walk] == kept
     assert {(os.fsdecode(item.path), item.kind) for item in walk.left_out} == {
         *((folder, kind) for kind, folders in kinds.items() for folder in folders),
-        ("._a.jpg", "files of the system"),
+        ("._a.jpg", "system files"),
         ("SYNOPHOTO_THUMB_M.jpg", "thumbnails and previews"),
         (".hidden.jpg", "hidden files and folders"),
     }
@@ -129,9 +129,9 @@ ODD_NAMES = [
 
 def test_odd_names(tmp_path: Path) -> None:
     make(tmp_path, *ODD_NAMES, *(b"folder \xff\n/" + name for name in ODD_NAMES))
-    found = paths(tmp_path)
-    assert sorted(found) == sorted(ODD_NAMES + [b"folder \xff\n/" + name for name in ODD_NAMES])
-    assert all((tmp_path / os.fsdecode(path)).exists() for path in found)
+    files = paths(tmp_path)
+    assert sorted(files) == sorted(ODD_NAMES + [b"folder \xff\n/" + name for name in ODD_NAMES])
+    assert all((tmp_path / os.fsdecode(path)).exists() for path in files)
     assert b"new\nline.jpg" not in paths(tmp_path, exclude=("new*line.jpg",))
     assert b"not utf-8 \xff\xfe.jpg" not in paths(tmp_path, exclude=("not utf-8*",))
 
@@ -153,8 +153,8 @@ def test_links_to_files_are_followed_and_dead_ones_reported(tmp_path: Path) -> N
     (tmp_path / "images/dead.jpg").symlink_to("nowhere.jpg")
     (tmp_path / "images/circle.jpg").symlink_to("circle.jpg")
     (tmp_path / "images/dead.txt").symlink_to("nowhere.txt")
-    found = list(find(tmp_path / "images", follow_links=True))
-    assert [(type(one), one.path) for one in found] == [
+    files = list(find(tmp_path / "images", follow_links=True))
+    assert [(type(file), file.path) for file in files] == [
         (FoundFile, b"a.jpg"),
         (Unreadable, b"circle.jpg"),
         (Unreadable, b"dead.jpg"),
@@ -164,7 +164,7 @@ def test_links_to_files_are_followed_and_dead_ones_reported(tmp_path: Path) -> N
     walk = find(tmp_path / "images")
     assert [file.path for file in walk if isinstance(file, FoundFile)] == [b"a.jpg", b"inside.jpg"]
     assert walk.left_out == [LeftOut(b"outside.jpg", LINKS_OUT, is_folder=False)]
-    reasons = [one.reason for one in found if isinstance(one, Unreadable)]
+    reasons = [file.reason for file in files if isinstance(file, Unreadable)]
     assert reasons == ["too many levels of symbolic links", "no such file or directory"]
 
 
@@ -232,11 +232,11 @@ def test_an_unreadable_folder_is_reported_and_the_walk_continues(tmp_path: Path)
     make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
     (tmp_path / "b").chmod(0)
     try:
-        found = list(find(tmp_path))
+        files = list(find(tmp_path))
     finally:
         (tmp_path / "b").chmod(0o700)
-    assert [one.path for one in found] == [b"a/1.jpg", b"b", b"c/3.jpg"]
-    assert found[1] == Unreadable(b"b", "permission denied")
+    assert [file.path for file in files] == [b"a/1.jpg", b"b", b"c/3.jpg"]
+    assert files[1] == Unreadable(b"b", "permission denied")
 
 
 def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,9 +249,9 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch:
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", failing)
-    found = list(find(tmp_path))
-    assert [one.path for one in found] == [b"a/1.jpg", b"b", b"c/3.jpg"]
-    assert found[1] == Unreadable(b"b", "permission denied")
+    files = list(find(tmp_path))
+    assert [file.path for file in files] == [b"a/1.jpg", b"b", b"c/3.jpg"]
+    assert files[1] == Unreadable(b"b", "permission denied")
 
 
 def test_folders_may_nest_deeper_than_recursion(tmp_path: Path) -> None:
@@ -263,10 +263,10 @@ def test_folders_may_nest_deeper_than_recursion(tmp_path: Path) -> None:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 60)
     try:
-        found = paths(tmp_path)
+        files = paths(tmp_path)
     finally:
         sys.setrecursionlimit(limit)
-    assert found == [b"d/" * 200 + b"a.jpg"]
+    assert files == [b"d/" * 200 + b"a.jpg"]
 
 
 def test_a_root_that_cannot_be_searched_is_an_error_at_once(tmp_path: Path) -> None:

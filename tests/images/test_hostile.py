@@ -14,16 +14,16 @@ def test_each_file_has_the_expected_outcome(tmp_path: Path) -> None:
     expected = make_hostile(tmp_path)
     seen = dict.fromkeys(expected, "ignored")
     content = set()
-    for found in find(tmp_path):
-        seen[found.path] = "skipped"
-        if isinstance(found, Unreadable):
+    for file in find(tmp_path):
+        seen[file.path] = "skipped"
+        if isinstance(file, Unreadable):
             continue
-        data = (tmp_path / os.fsdecode(found.path)).read_bytes()
+        data = (tmp_path / os.fsdecode(file.path)).read_bytes()
         try:
             decode(data)
         except ImageError:
             continue
-        seen[found.path] = "ok"
+        seen[file.path] = "ok"
         assert data not in content
         content.add(data)
     assert seen == expected

@@ -92,11 +92,11 @@ def test_both_ways_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     for ordinary in (True, False):
         monkeypatch.setattr(isolation, "is_ordinary", lambda _, ordinary=ordinary: ordinary)
         results.append((decode(FILES[name], size=(5, 7), preview=9), thumbnail(FILES[name])))
-    (here, small_here), (isolated, small_isolated) = results
-    np.testing.assert_array_equal(here.pixels, isolated.pixels)
-    np.testing.assert_array_equal(here.preview, isolated.preview)
-    assert (here.width, here.height, here.format) == (isolated.width, isolated.height, isolated.format)
-    assert small_here == small_isolated
+    (local, small_local), (isolated, small_isolated) = results
+    np.testing.assert_array_equal(local.pixels, isolated.pixels)
+    np.testing.assert_array_equal(local.preview, isolated.preview)
+    assert (local.width, local.height, local.format) == (isolated.width, isolated.height, isolated.format)
+    assert small_local == small_isolated
     assert not isolated.pixels.flags.writeable
 
 

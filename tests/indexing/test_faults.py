@@ -44,23 +44,23 @@ class Faulty:
 
 def breaking(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     """Make the disk fail after it has read some files."""
-    left = [after]
+    remaining = [after]
 
     def opening(file: bytes) -> Any:
-        left[0] -= 1
+        remaining[0] -= 1
         opened = open_regular(file)
-        return opened if left[0] >= 0 else Faulty(opened)
+        return opened if remaining[0] >= 0 else Faulty(opened)
 
     monkeypatch.setattr(reading, "open_regular", opening)
 
 
 def going(monkeypatch: pytest.MonkeyPatch, photos: Path, *, after: int) -> None:
     """Unmount the disk after some files, which leaves its mount point, an empty folder."""
-    left = [after]
+    remaining = [after]
 
     def opening(file: bytes) -> Any:
-        left[0] -= 1
-        if left[0] == 0:
+        remaining[0] -= 1
+        if remaining[0] == 0:
             photos.rename(photos.with_name("away"))
             photos.mkdir()
         return open_regular(file)
@@ -70,11 +70,11 @@ def going(monkeypatch: pytest.MonkeyPatch, photos: Path, *, after: int) -> None:
 
 def becoming_pipes(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     """After some files, turn each photo into a named pipe just before it is opened."""
-    left = [after]
+    remaining = [after]
 
     def opening(file: bytes) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
+        remaining[0] -= 1
+        if remaining[0] < 0:
             os.unlink(file)  # noqa: PTH108  (a path of bytes)
             os.mkfifo(file)
         return open_regular(file)
@@ -141,17 +141,17 @@ def test_a_model_that_cannot_be_loaded_is_not_blamed_on_the_images(
     update()
     before = contents(tmp_path / "index")
     write_pictures(photos, n0=200, more=201)
-    asked = []
+    attempts = []
 
     def load() -> FakeExtractor:
-        asked.append(1)
+        attempts.append(1)
         raise error
 
     with pytest.raises(ExtractorError, match=rf"fake.* cannot be loaded \({error.strerror}"):
         update_with(
             RunExtractor(FakeRecipe(loads=load), print), [photos], storage_of(tmp_path / "index"), IndexingOptions()
         )
-    assert len(asked) == 1
+    assert len(attempts) == 1
     assert contents(tmp_path / "index") == before
     done = update()
     assert (done.added, done.changed, done.removed, done.skipped) == (1, 1, 0, 0)

@@ -28,7 +28,7 @@ Update = Callable[..., Summary]
 
 
 @pytest.fixture
-def told() -> Sentences:
+def progress() -> Sentences:
     return Sentences()
 
 
@@ -43,14 +43,14 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def update(tmp_path: Path, photos: Path, told: Sentences) -> Update:
+def update(tmp_path: Path, photos: Path, progress: Sentences) -> Update:
     def run(*folders: Path, spec: Any = SPEC, **options: Any) -> Summary:
         return update_index(
             folders or [photos],
             tmp_path / "index",
             extractor=FakeExtractor(spec),
             options=IndexingOptions(**options),
-            progress=told,
+            progress=progress,
         )
 
     return run
@@ -64,14 +64,14 @@ def labels_of(folder: Path) -> dict[str, tuple[str, ...]]:
         index.close()
 
 
-def test_a_csv_file_is_used_and_recorded(tmp_path: Path, update: Update, told: Sentences) -> None:
+def test_a_csv_file_is_used_and_recorded(tmp_path: Path, update: Update, progress: Sentences) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("path,label\na.png,cat\na.png,dog\n./sub/b.png,bird\ngone.png,x\n")
     update(labels=str(file))
     assert labels_of(tmp_path / "index") == {"a.png": ("cat", "dog"), "sub/b.png": ("bird",), "sub/c.png": ()}
-    assert len(told.said) == 1
-    assert "1 of 3 files are not named in" in told.said[0]
-    assert "1 of the 3 files named in" in told.said[0]
+    assert len(progress.said) == 1
+    assert "1 of 3 files are not named in" in progress.said[0]
+    assert "1 of the 3 files named in" in progress.said[0]
     file.write_text('label,path\n"fish, blue",sub/c.png\n')
     done = update()  # the recorded choice, with the present content of the file
     assert (done.embedded, done.unchanged) == (0, 3)
@@ -263,12 +263,12 @@ def coco(*annotations: object, images: object = (IMAGE,), categories: object = (
         pytest.param('path,label\na.png,cat\n"b.png,dog\n' + "x" * 150_000, r"rows have .*\(line 4", id="open quote"),
     ],
 )
-def test_label_files_in_the_wild(tmp_path: Path, update: Update, told: Sentences, text: str, remark: str) -> None:
+def test_label_files_in_the_wild(tmp_path: Path, update: Update, progress: Sentences, text: str, remark: str) -> None:
     file = tmp_path / ("labels.json" if text.lstrip("\ufeff").startswith("{") else "labels.csv")
     file.write_text(text)
     update(labels=str(file))
     assert labels_of(tmp_path / "index")["a.png"] == ("cat",)
-    assert re.search(remark, told.said[0])
+    assert re.search(remark, progress.said[0])
 
 
 @pytest.mark.parametrize("category", [{"id": 1}, {"id": 1, "name": None}, {"id": 1, "name": ""}])
