@@ -28,7 +28,7 @@ from searchengine.images.isolation import (
     without_fill_bytes,
 )
 from searchengine.images.metadata import exif_orientation
-from searchengine.images.opening import open_image
+from searchengine.images.opening import OPENERS
 from searchengine.images.repair import repaired
 from searchengine.images.resizing import WHOLE, Part, Pixels, Resizing, resized, resized_exactly, shrink, within
 from searchengine.images.rgb import frame_with_content, profile_of, shows_nothing, swaps_sides, to_rgb, to_srgb, upright
@@ -220,7 +220,7 @@ class ImageSource:
         return image
 
     def _open(self) -> ImageFile.ImageFile:
-        file = open_image(self._data, self.format)
+        file = OPENERS[self.format](self._data)
         width, height = file.size
         allowed = self._max_pixels * (_REDUCED_BY if file.format == "JPEG" else 1)
         if width * height > allowed:

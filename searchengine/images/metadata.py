@@ -234,23 +234,18 @@ class PatchedFile(io.RawIOBase):
         self.end: int | None = None
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Seek in the underlying file."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the position in the underlying file."""
         return self._file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer, with the patches applied."""
         start = self._file.tell()
         size = len(buffer) if self.end is None else max(0, min(len(buffer), self.end - start))
         data = bytearray(self._file.read(size))
@@ -262,7 +257,6 @@ class PatchedFile(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Close this file and the underlying one."""
         self._file.close()
         super().close()
 

@@ -30,11 +30,6 @@ from searchengine.images.rgb import profile_of_heif, profile_of_png, swaps_sides
 from searchengine.processes import is_worker
 
 
-def open_image(data: bytes, format_: str) -> ImageFile.ImageFile:
-    """Read the header of an image in a format that ``sniff`` returned. Raises whatever Pillow raises."""
-    return OPENERS[format_](data)
-
-
 class _JpegFile(JpegImagePlugin.JpegImageFile):
     """Does not parse all EXIF data for the resolution, which is not needed here."""
 
@@ -207,8 +202,9 @@ def _by(plugin: Callable[[io.BytesIO], ImageFile.ImageFile]) -> Callable[[bytes]
     return lambda data: plugin(io.BytesIO(data))
 
 
-# These are the plugin classes, not PIL.Image.open: the format is known already, and open() warns about large images at
-# its own limit, which can be changed only through a global variable.
+# By format, the function that reads the header of an image. It raises whatever Pillow raises. The plugin classes are
+# used, not PIL.Image.open, because the format is known already, and open() warns about large images at its own limit,
+# which can be changed only through a global variable.
 OPENERS: dict[str, Callable[[bytes], ImageFile.ImageFile]] = {
     "JPEG": _by(_JpegFile),
     "PNG": _png,

@@ -78,7 +78,6 @@ class NoLabels(Labels):
     recorded = NONE
 
     def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
-        """Return no labels."""
         return [()] * len(files)
 
 
@@ -106,7 +105,6 @@ class FileLabels(Labels):
         return path_to_text(self.file)
 
     def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
-        """Return the labels of each file, empty for files that the label file does not name."""
         names = [self._name_of(root, _text(path)) for root, path in files]
         self._used.update(name for name in names if name is not None)
         unnamed = [i for i, name in enumerate(names) if name is None]

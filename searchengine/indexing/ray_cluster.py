@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.util import find_spec
@@ -185,7 +185,7 @@ class Worker:
         self._extractor.embed(np.zeros((1, *recipe.spec.input_size, 3), np.uint8))
         return Computed.by(self._extractor)
 
-    def read(self, candidates: Sequence[Candidate], known_content: Collection[bytes]) -> list[Reading]:
+    def read(self, candidates: Sequence[Candidate], known_content: Container[bytes]) -> list[Reading]:
         """Read files, and decode and embed new content. Pictures are returned with features instead of pixels."""
         assert self._extractor is not None
         readings = list(
@@ -231,7 +231,7 @@ class SentModel:
         model_cache.store(spec, self.parts, files, lambda text: None)
 
 
-class KnownContent(Collection[bytes]):
+class KnownContent:
     """Content hashes as one sorted array, which the workers of a machine share in Ray's object store."""
 
     def __init__(self, hashes: Collection[bytes]) -> None:
@@ -239,10 +239,4 @@ class KnownContent(Collection[bytes]):
 
     def __contains__(self, digest: object) -> bool:
         at = int(np.searchsorted(self._hashes, np.array(digest, dtype=_HASH)))
-        return at < len(self._hashes) and self._hashes[at] == np.array(digest, dtype=_HASH)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._hashes.tolist())
-
-    def __len__(self) -> int:
-        return len(self._hashes)
+        return at < len(self._hashes) and bool(self._hashes[at] == np.array(digest, dtype=_HASH))

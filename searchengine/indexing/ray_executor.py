@@ -60,7 +60,6 @@ class RayExecutor:
     # -- Executor -----------------------------------------------------------------------------------------------------
 
     def readings(self, candidates: Sequence[Candidate], known_content: Collection[bytes]) -> Iterator[Reading]:
-        """Read files on the workers; see ``Executor.readings``."""
         if not candidates:
             return
         cluster = self._start()
@@ -79,7 +78,6 @@ class RayExecutor:
         return check_finite(np.stack(features), self._recipe.spec)
 
     def computed(self) -> Computed:
-        """Return how the first worker computes features."""
         assert self._computed is not None
         return self._computed
 

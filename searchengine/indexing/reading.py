@@ -172,16 +172,13 @@ class LocalExecutor:
         self._ahead = 2 * options.batch_size + self._threads
 
     def readings(self, candidates: Sequence[Candidate], known_content: Collection[bytes]) -> Iterator[Reading]:
-        """Read files in threads; see ``Executor.readings``."""
         preprocess = self._extractor.preprocess
         return read_ahead(candidates, preprocess, known_content, threads=self._threads, ahead=self._ahead)
 
     def embed(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """Embed the pixels of the pictures; see ``Executor.embed``."""
         return self._extractor.embed([picture.pixels for picture in pictures])
 
     def computed(self) -> Computed:
-        """Return how the extractor computes features."""
         return Computed.by(self._extractor.get())
 
     def close(self) -> None:

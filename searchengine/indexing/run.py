@@ -96,7 +96,7 @@ def update_with(
     options: IndexingOptions,
     progress: Progress = QUIET,
 ) -> Summary:
-    """``update_index`` with an extractor that is loaded only if there is something to embed."""
+    """Update an index, as ``update_index`` does, with an extractor that is loaded only when needed."""
     started = time.monotonic()
     if extractor.spec.is_imported:
         raise IndexingError(

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import Protocol
 
@@ -51,10 +52,9 @@ def check_roots(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
         check_folder(folder)
         if folder not in folders:
             folders.append(folder)
-    for folder in folders:
-        for other in folders:
-            if folder != other and folder.is_relative_to(other):
-                raise IndexingError(f"{folder} is inside {other}, which already includes it. Give only one of them.")
+    for folder, other in permutations(folders, 2):
+        if folder.is_relative_to(other):
+            raise IndexingError(f"{folder} is inside {other}, which already includes it. Give only one of them.")
     return folders
 
 

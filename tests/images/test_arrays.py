@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import DamagedImageError, NotAnImageError
 from searchengine.images import decode, full_jpeg, thumbnail
-from searchengine.images.opening import open_image
+from searchengine.images.opening import OPENERS
 from tests.images.pictures import corners, png, quadrants
 
 RGB = np.asarray(quadrants()).astype(float) / 255  # (32, 64, 3)
@@ -110,7 +110,7 @@ def test_an_unusual_tiff_without_the_package_names_the_command(monkeypatch: pyte
     with pytest.raises(
         NotAnImageError, match=r'3 bands of 32-bit floating point.* pip install "searchengine\[formats\]"'
     ):
-        open_image(data, "TIFF")
+        OPENERS["TIFF"](data)
 
 
 def netpbm(head: str, samples: NDArray[Any]) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from searchengine.images import decode, rgb, thumbnail
-from searchengine.images.opening import open_image
+from searchengine.images.opening import OPENERS
 from tests.images.pictures import corners, encoded, quadrants
 from tests.images.test_repair import chunk, photo
 
@@ -98,6 +98,6 @@ def test_the_default_image_of_an_animation_is_not_shown() -> None:
 
 def test_a_large_animation_with_an_empty_first_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rgb, "_FRAME_PIXELS", 64 * 32 - 1)
-    file = open_image(animation("GIF", plain(CLEAR), quadrants().convert("RGBA")), "GIF")
+    file = OPENERS["GIF"](animation("GIF", plain(CLEAR), quadrants().convert("RGBA")))
     file.load()
     assert corners(np.asarray(rgb.frame_with_content(file))) == "RGBW"

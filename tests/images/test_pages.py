@@ -14,7 +14,7 @@ from PIL import Image
 
 from searchengine.errors import DamagedImageError, ImageTooLargeError, NotAnImageError
 from searchengine.images import decode, full_jpeg, sniff, thumbnail
-from searchengine.images.opening import open_image
+from searchengine.images.opening import OPENERS
 from tests.images.pictures import HEIC, corners, encoded, orientation_exif, quadrants
 
 Entry = tuple[int, int, tuple[int, ...]]  # tag, type, values
@@ -275,7 +275,7 @@ def test_jpeg_xl(tmp_path: Path) -> None:
 def test_jpeg_xl_without_the_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_jxl.JpegXLImagePlugin", None)
     with pytest.raises(NotAnImageError, match=r'JPEG XL image.*pip install "searchengine\[formats\]"'):
-        open_image(b"\xff\x0a", "JXL")
+        OPENERS["JXL"](b"\xff\x0a")
 
 
 def test_portable_pixmaps() -> None:
