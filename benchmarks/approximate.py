@@ -1,13 +1,13 @@
-"""Approximate search beside other libraries, on the same rows with the structure of real ones, in one run.
+"""Approximate search compared with other libraries, on the same realistic rows, in one run.
 
-    python benchmarks/approximate.py --index DIR         DIR: an index by EfficientNet-Lite0, for rows like real ones
-    pip install usearch numkong                          to see usearch too
+    python benchmarks/approximate.py --index DIR         DIR: an index made with EfficientNet-Lite0, for realistic rows
+    pip install usearch numkong                          to include usearch
 
-FAISS flat and our exact search read every row. FAISS IVF is what its factory string gives, its lists made from 39 rows
-each (the fewest that it takes without a warning), with as many lists searched as find 99 % for these very queries.
-usearch is its HNSW as it comes, in float32, with the expansion that does so. Ours is built and calibrated as
-`searchengine index` does it, and looks images up in the catalog as well. One thread answers one query at a time; our
-exact search and FAISS flat use all processors.
+FAISS flat and our exact search read every row. FAISS IVF is built from its factory string, with lists trained on 39
+rows each (the fewest that give no warning), and searches as many lists as it takes to find 99 % for these queries.
+usearch is its default HNSW in float32, with the expansion that reaches the same recall. Ours is built and calibrated
+as by `searchengine index`, and also looks up images in the catalog. One thread answers one query at a time; our exact
+search and FAISS flat use all processors.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HEADER = ("features", "search", "recall@20", "p50", "/ ours", "built in", "of th
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", type=Path, metavar="DIR", help="an index of photos; else features are made up")
+    parser.add_argument("--index", type=Path, metavar="DIR", help="an index of photos (default: synthetic features)")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=1280)
     parser.add_argument("--queries", type=int, default=100)
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def compare(folder: Path, queries: NDArray[np.float32]) -> list[tuple[object, ...]]:
-    """A row of the table for each way."""
+    """Return a row of the table for each method."""
     from searchengine.index import building
     from searchengine.index.local import LocalIndex
 
@@ -113,7 +113,7 @@ def compare(folder: Path, queries: NDArray[np.float32]) -> list[tuple[object, ..
 
 
 def faiss_index(faiss: Any, factory: str, rows: NDArray[np.float32]) -> Any:
-    """What FAISS builds by itself, with all processors."""
+    """Build a FAISS index on all processors."""
     faiss.omp_set_num_threads(os.cpu_count())
     index = faiss.index_factory(rows.shape[1], factory)
     if hasattr(index, "cp"):
@@ -128,7 +128,7 @@ def size_of(faiss: Any) -> Callable[[Any], float]:
 
 
 def with_threads(faiss: Any, threads: int, index: Any, query: NDArray[np.float32]) -> set[int]:
-    """The answer of FAISS; 0 threads: all processors."""
+    """Search FAISS with this number of threads; 0 means all processors."""
     faiss.omp_set_num_threads(threads or os.cpu_count())
     return {*index.search(query[None], K)[1][0].tolist()}
 

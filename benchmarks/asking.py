@@ -1,10 +1,10 @@
-"""Queries by a whole photo and by a part of it, as a page and as JSON, beside an older state of the project.
+"""Queries by a whole photo and by a part of it, as a page and as JSON, compared with an older version of the project.
 
     git clone . /tmp/before && git -C /tmp/before checkout COMMIT
     python benchmarks/asking.py --before /tmp/before --rows 10000 100000
 
-Each photo goes to both servers and to decode, embed and exact search in a process without a server: in turn, under the
-same load. Each state serves an index of its own, of the same random features; the network is EfficientNet-Lite0.
+Each photo goes to both servers, and to decoding, embedding and exact search in a process without a server, in turn and
+under the same load. Each version serves its own index of the same random features; the network is EfficientNet-Lite0.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, help="a clone of the project at an older commit")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000], help="images in the index")
     parser.add_argument("--queries", type=int, default=40)
-    parser.add_argument("--keep", type=Path, help="a folder for the indexes, which a later run uses again")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the indexes for a later run")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = options.keep or Path(name)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def made(root: Path, index_dir: Path, images: Path, rows: int) -> Path:
-    """An index, made by the state of the project in ``root``."""
+    """Return an index made by the version of the project in ``root``."""
     if not (index_dir / "catalog.sqlite").exists():
         say(f"making {index_dir.name} ...")
         arguments = [sys.executable, "-c", _MAKE, *map(str, (root, index_dir, images, LITE, rows))]

@@ -1,10 +1,10 @@
-"""How often the label is right: logistic regression and the neighbours' vote, five folds.
+"""Accuracy of predicted labels: logistic regression and the vote of the neighbours, in five folds.
 
     python benchmarks/classifiers.py --images DIR [--images DIR ...] [--model NAME]
     python benchmarks/classifiers.py --index-dir DIR [--index-dir DIR ...]
 
-DIR holds one folder for each class, or is an index with labels. C is chosen within the training part of each fold, and
-the folds are the same for all. Intervals: Wilson, 95 %.
+DIR has one folder per class, or is an index with labels. C is chosen within the training part of each fold, and all
+methods use the same folds. Intervals: Wilson, 95 %.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Rows = NDArray[np.float32]
 
 
 def labelled(features: Rows, labels: list[str]) -> TrainingSet:
-    """Features of images, each with one label."""
+    """Return the features of images, each with one label."""
     numbers = np.arange(1, len(labels) + 1)
     squared_norms = np.einsum("ij,ij->i", features, features).astype(np.float64)
     return TrainingSet(numbers, tuple(labels), numbers, features, squared_norms, "euclidean", "", "", 0, 0)
 
 
 def embedded(model: str, files: list[Path]) -> Rows:
-    """Features by a published or packaged model: (n, d) float32."""
+    """Return features by a published or packaged model: (n, d) float32."""
     from searchengine.extractors import load_extractor
 
     extractor = load_extractor(model)
@@ -39,7 +39,7 @@ def embedded(model: str, files: list[Path]) -> Rows:
 
 
 def measure(name: str, features_name: str, data: TrainingSet) -> None:
-    """The two lines of one set of features."""
+    """Return the two lines for one set of features."""
     start = time.perf_counter()
     report = fit_classifier(data).report
     print(f"{name}, {features_name}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
@@ -50,7 +50,7 @@ def measure(name: str, features_name: str, data: TrainingSet) -> None:
 
 
 def line(name: str, features: str, method: str, scores: HeldOut) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     return (
         f"| {name} | {features} | {method} | {scores.images} | {scores.accuracy:.3f} ({scores.low:.3f} to "
         f"{scores.high:.3f}) | {scores.calibration_error:.3f} | {scores.brier:.3f} |"
@@ -58,9 +58,9 @@ def line(name: str, features: str, method: str, scores: HeldOut) -> str:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="one folder a class")
+    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="one folder per class")
     parser.add_argument("--index-dir", type=Path, action="append", default=[], metavar="DIR", help="a labelled index")
     parser.add_argument(
         "--model", default="efficientnet-lite0", help="embeds the photos of --images (default: %(default)s)"

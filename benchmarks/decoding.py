@@ -1,13 +1,13 @@
-"""Where the time goes that a large JPEG takes before the model sees it, and what another decoder would save.
+"""Time spent on a large JPEG before the model sees it, and the gain from another decoder.
 
     python benchmarks/decoding.py                                  generated photos of 12 megapixels
     python benchmarks/decoding.py --images-dir ~/Pictures          your own JPEGs
-    pip install simplejpeg && python benchmarks/decoding.py        beside libjpeg-turbo by another binding
+    pip install simplejpeg && python benchmarks/decoding.py        with another binding of libjpeg-turbo
 
-Milliseconds of processor time for each photo, on one thread, all steps in turn. "whole" is what an indexing run does
-with a file: read, hash, decode, resize, average colour; "with simplejpeg" the same by that, whose pixels Pillow resizes
-as before, so that features stay equal. "gain" is the share of a run that it would save, with the forward pass
-(`--forward`, in ms of processor time: 1000 / the figure in brackets that `indexing.py` prints).
+Milliseconds of processor time per photo, on one thread, with all steps in turn. "whole" is the work of an indexing run
+on a file: read, hash, decode, resize, average colour. "with simplejpeg" is the same with that decoder; Pillow still
+resizes the pixels, so features are identical. "gain" is the share of a run that this would save, including the forward
+pass (`--forward`, in ms of processor time: 1000 / the figure in brackets that `indexing.py` prints).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--images-dir", type=Path, help="use the JPEGs of this folder instead")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--forward", type=float, nargs=3, metavar="MS", help="of the three rows")
+    parser.add_argument("--forward", type=float, nargs=3, metavar="MS", help="forward pass for each of the three rows")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         if options.images_dir:
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def row(title: str, spec: ExtractorSpec, files: list[Path], rounds: int, forward: float) -> tuple[object, ...]:
-    """One row of the table."""
+    """Return one row of the table."""
     contents = [file.read_bytes() for file in files]
     decoded = [decode(data, at_least=spec.decoded_at_least, profiles=False).pixels for data in contents[:1]]
     image = Image.fromarray(decoded[0])
@@ -106,7 +106,7 @@ def row(title: str, spec: ExtractorSpec, files: list[Path], rounds: int, forward
 
 
 def simplejpeg(spec: ExtractorSpec) -> Callable[[Path], object] | None:
-    """The whole of it by simplejpeg; None where it is not installed."""
+    """Return the whole work with simplejpeg, or None if it is not installed."""
     try:
         from simplejpeg import decode_jpeg
     except ImportError:

@@ -1,9 +1,9 @@
-"""How often is one of two equally good extractors called better?
+"""How often the comparison calls one of two equally good extractors better.
 
     python benchmarks/evaluation_calibration.py --photos 120 --rounds 120
 
 Each round draws new photos, and two sets of features that differ only by noise of the same size. A test at p < 0.05
-should call one of them better in 5 of 100 rounds.
+should find a difference in 5 of 100 rounds.
 """
 
 from __future__ import annotations

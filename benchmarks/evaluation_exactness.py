@@ -1,11 +1,11 @@
-"""How far are the measures from those of a full float64 ranking, query by query?
+"""Differences between the measures and those of a full float64 ranking, query by query.
 
     python benchmarks/evaluation_exactness.py
     python benchmarks/evaluation_exactness.py --index-dir photos --every 5      your own features and labels
 
-Beyond their first 20 places, rankings are by float32 values. Here every `--every`-th query is ranked again by float64
-distances to all others, ties in row order; the table shows in how many queries each measure differs, and by how much
-at most. Without an index, the features are random: overlapping groups, of length 1.
+After the first 20 places, rankings use float32 values. Here every `--every`-th query is ranked again by float64
+distances to all others, with ties in row order. The table shows for how many queries each measure differs, and by how
+much at most. Without an index, the features are random: overlapping groups, of length 1.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def random_features(rows: int, dimension: int) -> tuple[NDArray[np.float32], lis
 
 
 def measure(features: NDArray[np.float32], labels: Sequence[str], queries: Sequence[int]) -> ranking.QueryScores:
-    """The measures of the product, (q, m)."""
+    """Return the measures of the product, (q, m)."""
     of_rows = [(label,) if label else () for label in labels]
     asked = ranking.Queries(
         [of_rows[i] for i in queries],
@@ -69,7 +69,7 @@ def measure(features: NDArray[np.float32], labels: Sequence[str], queries: Seque
 
 
 def in_float64(features: NDArray[np.float32], labels: Sequence[str], query: int) -> list[float]:
-    """The same measures of a plain float64 ranking."""
+    """Return the same measures for a plain float64 ranking."""
     distances = np.linalg.norm(features.astype(np.float64) - features[query], axis=1)
     order = [int(i) for i in np.argsort(distances, kind="stable") if i != query]
     places = np.flatnonzero([labels[i] == labels[query] for i in order]) + 1

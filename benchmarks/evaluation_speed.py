@@ -1,4 +1,4 @@
-"""Leave-one-out evaluation against the plain way: `argsort` of every query's distances to all others. Time and memory.
+"""Time and memory of leave-one-out evaluation, compared with `argsort` of every query's distances to all others.
 
 python benchmarks/evaluation_speed.py
 python benchmarks/evaluation_speed.py --rows 100000 --dimension 256 --queries 3000
@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--dimension", type=int, default=4096)
-    parser.add_argument("--queries", type=int, help="how many of them have a label and are queries (default: all)")
+    parser.add_argument("--queries", type=int, help="number of rows with a label, used as queries (default: all)")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     queries = options.queries or options.rows

@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def run_all(options: argparse.Namespace, folder: Path) -> list[str]:
-    """Run them and return the names of those that failed; ``folder`` keeps VGG16's weights and exported model."""
+    """Run the benchmarks and return the names of those that failed; ``folder`` keeps VGG16's weights and export."""
     failed = []
     machine = describe_machine()
     print(machine, flush=True)
@@ -109,7 +109,7 @@ def check_marks(file: Path, names: list[str]) -> None:
 
 
 def splice(file: Path, name: str, section: str) -> None:
-    """Replace the text between the two marks of that name."""
+    """Replace the text between the two marks with this name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     text = file.read_text(encoding="utf-8")
     before, _, rest = text.partition(begin)

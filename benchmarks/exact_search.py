@@ -1,12 +1,12 @@
-"""Exact search against what people write by hand, and against the memory bandwidth of the machine, in one run.
+"""Exact search compared with hand-written code, and with the memory bandwidth of the machine, in one run.
 
     python benchmarks/exact_search.py
     python benchmarks/exact_search.py --rows 10000 --dimension 256 --repeats 21
 
-In turn, medians: the index's search of one query; `np.linalg.norm(features - query, axis=1)` and `argsort`; reading the
-matrix once, by whichever reader is quickest here (BLAS times a vector of ones, or NumPy on each processor); and 64
-queries at once. One query can never be quicker than one reading of the matrix; where the matrix fits into the
-processor's cache (10 000 x 256 is 10 MB), the reading is of the cache.
+Medians of four measurements taken in turn: one query to the index; `np.linalg.norm(features - query, axis=1)` and
+`argsort`; reading the matrix once, with the fastest reader on this machine (BLAS times a vector of ones, or NumPy on
+each processor); and 64 queries at once. A query cannot be faster than one reading of the matrix. If the matrix fits
+into the processor's cache (10 000 x 256 is 10 MB), the reading is from the cache.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def row(count: int, dimension: int, k: int, repeats: int) -> tuple[object, ...]:
 
 
 def _read(part: NDArray[np.int64]) -> np.int64:
-    """Touches every byte, in the widest registers that NumPy has."""
+    """Read every byte, in the widest registers that NumPy uses."""
     return np.bitwise_or.reduce(part)
 
 

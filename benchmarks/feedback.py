@@ -1,13 +1,14 @@
-"""What three likes and three dislikes are worth: P@20 of the rest, before and after, by each rule.
+"""The gain from three likes and three dislikes: P@20 of the remaining images, before and after, for each rule.
 
     python benchmarks/feedback.py --images DIR [--images DIR ...] [--queries 1000] [--rule rocchio]
     python benchmarks/feedback.py --index-dir DIR [--index-dir DIR ...]
 
-DIR holds one folder a class, or is an index with labels. Each image asks for the others of its class. Of its first
-page (20 images) the first three of its class are liked and the first three of other classes disliked. These six are
-then taken out of both rankings, the old and the new (residual collection; Salton and Buckley 1990), so that nothing is
-gained by having been shown. Two groups of queries are told: all whose first page has at least one of each, judged by
-up to three and three; and those whose first page has three of each. Intervals: 95 %, bootstrap over queries.
+DIR has one folder per class, or is an index with labels. Each image is a query for the others of its class. On its
+first page (20 images), the first three of its class are liked and the first three of other classes are disliked. These
+six are then removed from both rankings, the old and the new (residual collection; Salton and Buckley 1990), so that
+having been shown gains nothing. Two groups of queries are reported: all whose first page has at least one of each kind,
+with up to three judged of each; and those whose first page has three of each. Intervals: 95 %, bootstrap over
+queries.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Outcome:
-    """P@20 of the rest before and after, (q,) float64; how many were judged; seconds a query for the rule itself."""
+    """P@20 of the other images before and after, (q,) float64; the number judged; seconds per query of the rule."""
 
     before: NDArray[np.float64]
     after: NDArray[np.float64]
@@ -61,7 +62,7 @@ class Outcome:
 
 
 def from_images(folder: Path, model: str) -> Labelled:
-    """Features of a folder of labelled images."""
+    """Return the features of a folder of labelled images."""
     from searchengine.extractors import load_extractor
 
     files, names = labelled_files(folder)
@@ -73,7 +74,7 @@ def from_images(folder: Path, model: str) -> Labelled:
 
 
 def from_index(folder: Path) -> Labelled:
-    """The features of an index."""
+    """Return the features of an index."""
     from searchengine.engine import open_index
     from searchengine.learn import training_set
 
@@ -85,7 +86,7 @@ def from_index(folder: Path) -> Labelled:
 
 
 def rule_of(name: str, judged_cost: float = COST_JUDGED, random_cost: float = COST_RANDOM) -> Rule:
-    """One of the rules, as the page uses it: with the query as one more example."""
+    """Return one of the rules, used as on the page, with the query as one more example."""
     if name == ROCCHIO:
         return lambda query, liked, disliked, _: rocchio(liked, disliked, query)
     return lambda query, liked, disliked, random: exemplar_svm(
@@ -94,7 +95,7 @@ def rule_of(name: str, judged_cost: float = COST_JUDGED, random_cost: float = CO
 
 
 def simulate(data: Labelled, rule: Rule, queries: int, seed: int = 0) -> Outcome:
-    """Ask, judge and ask again, for a random choice of the images whose first page has at least one of each kind."""
+    """Search, judge and search again, for a random choice of images whose first page has at least one of each kind."""
     generator = np.random.default_rng(seed)
     results = []
     seconds = 0.0
@@ -122,13 +123,13 @@ def simulate(data: Labelled, rule: Rule, queries: int, seed: int = 0) -> Outcome
 
 
 def ranking(features: Rows, w: Rows, without: NDArray[np.int64]) -> NDArray[np.int64]:
-    """All rows but some, by cosine with a direction, the nearest first; ties in order of number."""
+    """Rank all rows except some by cosine with a direction, the nearest first; ties in order of number."""
     order = np.argsort(-(features @ w), kind="stable")  # (n, d) @ (d,) -> (n,)
     return order[~np.isin(order, without)]
 
 
 def lines(name: str, rule: str, outcome: Outcome) -> Iterator[str]:
-    """Two lines of the table."""
+    """Return two lines of the table."""
     full = (outcome.liked == JUDGED) & (outcome.disliked == JUDGED)
     for title, chosen in (("1 to 3 of each", np.ones(len(full), dtype=bool)), ("3 and 3", full)):
         if chosen.any():
@@ -142,15 +143,17 @@ def lines(name: str, rule: str, outcome: Outcome) -> Iterator[str]:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="one folder a class")
+    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="one folder per class")
     parser.add_argument("--index-dir", type=Path, action="append", default=[], metavar="DIR", help="a labelled index")
     parser.add_argument("--model", default="efficientnet-lite0", help="embeds the photos (default: %(default)s)")
-    parser.add_argument("--queries", type=int, default=1000, help="at most so many, drawn at random (default: 1000)")
+    parser.add_argument(
+        "--queries", type=int, default=1000, help="maximum number of queries, drawn at random (default: 1000)"
+    )
     parser.add_argument("--rule", choices=RULES, action="append", help="default: all of them")
     parser.add_argument("--costs", type=float, nargs=2, action="append", metavar=("JUDGED", "RANDOM"),
-                        help="of the exemplar SVM; may be repeated")  # fmt: skip
+                        help="C of the exemplar SVM; may be repeated")  # fmt: skip
     options = parser.parse_args()
     sets = [*(from_images(folder, options.model) for folder in options.images), *map(from_index, options.index_dir)]
     if not sets:

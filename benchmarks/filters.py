@@ -1,10 +1,10 @@
-"""Search with and without filters, going on with an answer, and facets: on one index, in turn.
+"""Search with and without filters, further pages, and facets, in turn on one index.
 
     python benchmarks/filters.py
     python benchmarks/filters.py --rows 10000 100000 --facets 100000 1000000 --before ../checkout-of-an-earlier-version
 
-Features are random, and there are a thousand labels and folders, and 50 cameras. ``--before`` adds
-the plain search of another checkout, in its own process, on an index that it makes of the same features.
+Features are random, with a thousand labels and folders, and 50 cameras. ``--before`` adds the plain search of another
+checkout, in a separate process, on an index that it makes from the same features.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ FACETS_HEADER = ("images", "columns read once", "facets, no filter", "facets, 50
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="*", default=[10_000], help="of which searches are timed")
-    parser.add_argument("--facets", type=int, nargs="*", default=[100_000], help="of which facets are timed")
+    parser.add_argument("--rows", type=int, nargs="*", default=[10_000], help="numbers of rows for the searches")
+    parser.add_argument("--facets", type=int, nargs="*", default=[100_000], help="numbers of rows for the facets")
     parser.add_argument("--dimension", type=int, default=1280)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--before", type=Path, metavar="DIR", help="a checkout to compare the plain search with")
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def time_searches(rows: int, options: argparse.Namespace) -> list[tuple[object, ...]]:
-    """A row of the table for each kind of search."""
+    """Return a row of the table for each kind of search."""
     checkouts = {"": Path(__file__).parent.parent}
     if options.before:
         checkouts["before: "] = options.before.resolve()
@@ -63,7 +63,7 @@ def time_searches(rows: int, options: argparse.Namespace) -> list[tuple[object, 
 
 
 def searching(checkout: Path, folder: Path, rows: int, dimension: int, choice: str) -> Work:
-    """Some queries of one kind, by the code of a checkout."""
+    """Run some queries of one kind with the code of a checkout."""
     sys.path.insert(0, str(checkout))
     from searchengine.index.local import LocalIndex
 
@@ -84,7 +84,7 @@ def searching(checkout: Path, folder: Path, rows: int, dimension: int, choice: s
 
 
 def time_facets(rows: int) -> tuple[object, ...]:
-    """A row of the table: each filter is new, so that nothing is remembered."""
+    """Return a row of the table; each filter is new, so that nothing is cached."""
     from searchengine.index.filters import Filter
     from searchengine.index.local import LocalIndex
 
@@ -107,7 +107,7 @@ def time_facets(rows: int) -> tuple[object, ...]:
 
 
 def make_index(folder: Path, rows: int, dimension: int) -> None:
-    """Random features, with labels, folders, formats, cameras and dates; nothing where the folder has an index."""
+    """Make an index with random features, labels, folders, formats, cameras and dates, unless the folder has one."""
     from searchengine.index.catalog import FILE_NAME
     from searchengine.index.types import FileState, ImageRow
     from searchengine.index.writer import IndexWriter

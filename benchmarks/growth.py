@@ -1,12 +1,12 @@
-"""How cost grows with the collection: images a second, a run with nothing to do, one query; with plots.
+"""Growth of the cost with the collection: images per second, a run with nothing to do, one query; with plots.
 
     python benchmarks/growth.py                                    1000 and 10 000 images
     python benchmarks/growth.py --images 1000 10000 100000 --plots docs
 
-Small JPEGs are generated, read and decoded for real. The network is left out, because its cost for an image does not
-depend on how many there are; features are random. What is measured is what grows: the catalog, the matrix, the walk
-through the folder, the search. Queries are features, searched in this process, k = 30, compared with `np.linalg.norm`
-and `argsort` over the same matrix.
+Small JPEGs are generated, read and actually decoded. The network is left out, because its cost per image does not
+depend on their number; features are random. So the benchmark measures the parts that grow: the catalog, the matrix, the
+walk through the folder, and the search. Queries are features, searched in this process, k = 30, compared with
+`np.linalg.norm` and `argsort` on the same matrix.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def make_images(folder: Path, count: int) -> None:
-    """Make the small JPEGs that do not exist yet, a thousand in a folder."""
+    """Make the small JPEGs that do not exist yet, a thousand per folder."""
     for number in range(count):
         file = folder / f"{number // _PER_FOLDER:04d}" / f"{number:06d}.jpg"
         if number % _PER_FOLDER == 0:
@@ -110,7 +110,7 @@ def make_images(folder: Path, count: int) -> None:
 
 
 def index(folder: Path) -> dict[str, float]:
-    """Index in a subprocess: seconds, processor seconds and peak MiB."""
+    """Index in a subprocess, and return seconds, processor seconds and peak MiB."""
     command = [sys.executable, __file__, "--run", str(folder / "images"), str(folder / "index")]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, float] = json.loads(done.stdout)
@@ -118,7 +118,7 @@ def index(folder: Path) -> dict[str, float]:
 
 
 def run(images: Path, index_dir: Path) -> None:
-    """The subprocess."""
+    """Run the subprocess."""
     from servers import RandomExtractor
 
     from searchengine.extractors import make_spec
@@ -129,7 +129,7 @@ def run(images: Path, index_dir: Path) -> None:
     spec = make_spec("efficientnet-lite0")
 
     class Decoding(RandomExtractor):
-        """Real decoding, random features."""
+        """An extractor with real decoding and random features."""
 
         def preprocess(self, data: bytes, max_pixels: int = 10**9) -> DecodedImage:
             return preprocess(spec, data, max_pixels)
@@ -141,7 +141,7 @@ def run(images: Path, index_dir: Path) -> None:
 
 
 def queries(index_dir: Path) -> tuple[float, float]:
-    """Seconds of one query, and of `norm` and `argsort`, timed in turn."""
+    """Return the seconds of one query, and of `norm` and `argsort`, timed in turn."""
     from searchengine.engine import open_index
 
     collection = open_index(index_dir)
@@ -163,7 +163,7 @@ def queries(index_dir: Path) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a plot; all numbers are above 0."""
+    """A line of a plot; all numbers are positive."""
 
     name: str
     x: Sequence[float]

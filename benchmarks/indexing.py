@@ -44,7 +44,10 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=list(_TIMES), default=list(_TIMES))
     parser.add_argument("--size", nargs="+", metavar="WxH", help="size of the generated photos")
     parser.add_argument(
-        "--images", type=int, default=24, help="for VGG16, and ten times as many for EfficientNet-Lite0 (default: 24)"
+        "--images",
+        type=int,
+        default=24,
+        help="photos for VGG16; EfficientNet-Lite0 gets ten times as many (default: 24)",
     )
     parser.add_argument("--images-dir", type=Path, help="use the photos of this folder (JPEG, PNG) instead")
     parser.add_argument("--rounds", type=int, default=3)

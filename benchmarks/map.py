@@ -1,10 +1,10 @@
-"""The map and the groups of a collection: time and peak memory of a whole run of each verb, in its own process.
+"""Time and peak memory of the map and the groups of a collection, each a whole run in a separate process.
 
     python benchmarks/map.py --rows 10000
     python benchmarks/map.py --rows 100000 --verb map
     python benchmarks/map.py --rows 2000 --against-scikit-learn
 
-The rows are random: 60 groups of features like those of a convolutional network, not negative, of length 1. With
+The rows are random: 60 groups of features like those of a convolutional network, non-negative and of length 1. With
 `--against-scikit-learn`, its t-SNE lays out the same rows after the same kind of PCA, and the ratio is printed.
 """
 
@@ -74,7 +74,7 @@ def cells(measured: list[float]) -> tuple[str, str]:
 
 
 def run(code: str, *arguments: str) -> list[float]:
-    """Seconds, processor seconds and peak MiB of a program, which it prints last."""
+    """Return seconds, processor seconds and peak MiB of a program, which it prints last."""
     command = [sys.executable, "-c", code, str(Path(__file__).parent), *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [float(number) for number in done.stdout.splitlines()[-1].split()]

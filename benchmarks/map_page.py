@@ -1,9 +1,9 @@
-"""What a frame of the map costs the processor while one moves over it, in Chromium without a graphics card.
+"""Processor time of a frame of the map while it is moved, in Chromium without a graphics card.
 
     searchengine serve --index-dir INDEX --port 8000 &
     python benchmarks/map_page.py http://127.0.0.1:8000/map
 
-60 frames a second leave 16.7 ms for each. Times are those of the page's own thread, whatever else the machine does.
+60 frames per second leave 16.7 ms for each. Times are those of the page's main thread, whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ COUNT_FRAMES = """() => {
 
 
 def main() -> None:
-    """Print a row for each way to move."""
+    """Print a row for each kind of movement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("address", help="of the map")
+    parser.add_argument("address", help="address of the map")
     address = parser.parse_args().address
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -47,12 +47,12 @@ def main() -> None:
 
 
 def painted(page: Page) -> int:
-    """How many frames there were."""
+    """Return the number of frames so far."""
     return int(page.evaluate("window.frames_painted"))
 
 
 def thread_ms(session: CDPSession) -> float:
-    """What the page's thread has computed so far."""
+    """Return the time that the page's thread has used so far."""
     metrics = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
     return 1000 * float(metrics["TaskDuration"])
 
@@ -68,7 +68,7 @@ def _wheel(step: int) -> Callable[[Page], None]:
 
 
 def drag(page: Page) -> None:
-    """Move the map about."""
+    """Drag the map."""
     page.mouse.move(600, 500)
     page.mouse.down()
     for step in range(120):

@@ -1,8 +1,8 @@
-"""Several ways of doing the same work, measured in turn, A B C A B C ..., so that ratios hold while the machine drifts.
+"""Alternatives measured in turn, A B C A B C ..., so that ratios hold although the machine's speed drifts.
 
-Each way runs in its own process, with its own libraries, threads and peak memory, and waits while it is another's turn.
-The median over the rounds is reported, and the processor time of all threads beside the wall time, because it varies
-less on a busy machine.
+Each alternative runs in a separate process, with its own libraries, threads and peak memory, and waits while another
+one is measured. The median over the rounds is reported, with the processor time of all threads beside the wall time,
+because it varies less on a busy machine.
 """
 
 from __future__ import annotations
@@ -44,26 +44,26 @@ class Timing:
 
     @property
     def wall(self) -> float:
-        """The median."""
+        """Return the median wall time."""
         return statistics.median(self.walls)
 
     @property
     def processor(self) -> float:
-        """The median."""
+        """Return the median processor time."""
         return statistics.median(self.processors)
 
     def over(self, other: Timing) -> float:
-        """How many times as long as ``other``: the median of the ratios round by round."""
+        """Return how many times as long as ``other`` this takes: the median of the ratios of each round."""
         return statistics.median(mine / theirs for mine, theirs in zip(self.walls, other.walls, strict=True))
 
     def processor_over(self, other: Timing) -> float:
-        """The same in processor time."""
+        """Return the same ratio for processor time."""
         pairs = zip(self.processors, other.processors, strict=True)
         return statistics.median(mine / max(theirs, 1e-9) for mine, theirs in pairs)
 
 
 def in_turn(works: Mapping[str, Work], rounds: int, *, warm: int = 1) -> dict[str, Timing]:
-    """Time ways that take milliseconds, in this process. The first ``warm`` rounds are not counted."""
+    """Time alternatives that take milliseconds, in this process. The first ``warm`` rounds are not counted."""
     walls: dict[str, list[float]] = {name: [] for name in works}
     processors: dict[str, list[float]] = {name: [] for name in works}
     for number in range(-warm, rounds):
@@ -78,7 +78,7 @@ def in_turn(works: Mapping[str, Work], rounds: int, *, warm: int = 1) -> dict[st
 
 
 class Way:
-    """One way, in its own process, where ``make(*arguments)`` returns the work of a round."""
+    """One alternative in a separate process, where ``make(*arguments)`` returns the work of a round."""
 
     def __init__(
         self, make: Callable[..., Work], *arguments: Any, environment: Mapping[str, str] | None = None
@@ -94,7 +94,7 @@ class Way:
         self._receive()  # once it is ready
 
     def round(self) -> tuple[float, float, float]:
-        """Wall and processor seconds of one round, and the peak memory so far in MiB."""
+        """Run one round; return wall and processor seconds, and the peak memory so far in MiB."""
         self._ours.send("go")
         return self._receive()
 
@@ -116,7 +116,7 @@ class Way:
 
 @contextmanager
 def closing(ways: Mapping[str, Way]) -> Iterator[None]:
-    """Close all ways at the end."""
+    """Close all alternatives at the end."""
     try:
         yield
     finally:
@@ -125,7 +125,7 @@ def closing(ways: Mapping[str, Way]) -> Iterator[None]:
 
 
 def time_ways(ways: Mapping[str, Way], rounds: int, *, warm: int = 1) -> dict[str, Timing]:
-    """Time each way in turn, ``rounds`` times after ``warm`` rounds that are not counted."""
+    """Time each alternative in turn, ``rounds`` times after ``warm`` rounds that are not counted."""
     results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     for number in range(-warm, rounds):
         for name, way in ways.items():
@@ -157,13 +157,13 @@ def _serve(
 
 
 def processor_seconds() -> float:
-    """User and system time of all threads of this process."""
+    """Return the user and system time of all threads of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def peak_mib(pid: int | str = "self") -> float:
-    """The peak memory of a process. Without /proc it is ``ru_maxrss``, which starts with the parent's peak."""
+    """Return the peak memory of a process; without /proc it is ``ru_maxrss``, which starts with the parent's peak."""
     value = _status_kib(pid, "VmHWM")
     if value is not None:
         return value / 2**10
@@ -172,7 +172,7 @@ def peak_mib(pid: int | str = "self") -> float:
 
 
 def resident_mib(pid: int | str) -> float:
-    """The memory that a process holds now in MiB; 0 without /proc."""
+    """Return the current memory of a process in MiB; 0 without /proc."""
     return (_status_kib(pid, "VmRSS") or 0) / 2**10
 
 
@@ -185,7 +185,7 @@ def _status_kib(pid: int | str, field: str) -> float | None:
 
 
 def percentile(values: list[float] | tuple[float, ...], rank: float) -> float:
-    """The measured value nearest to the given percentile, from 0 to 1."""
+    """Return the measured value nearest to the given percentile, from 0 to 1."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(rank * (len(ordered) - 1)))]
 
@@ -196,18 +196,18 @@ def say(text: str) -> None:
 
 
 def table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [header, tuple("---" for _ in header), *(tuple(str(cell) for cell in row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def load_average() -> str:
-    """The load average over the last minute, to which the benchmark itself contributes."""
+    """Return the load average over the last minute, to which the benchmark itself contributes."""
     return f"{os.getloadavg()[0]:.1f}"
 
 
 def describe_machine() -> str:
-    """Processor, memory, system, libraries and load, in a line of Markdown; nothing that identifies the machine."""
+    """Describe processor, memory, system, libraries and load in a line of Markdown, without identifying the machine."""
     name, flags = _processor()
     supported = ", ".join(title for flag, title in _FEATURES.items() if flag in flags) or "unknown"
     missing = "" if any("bf16" in flag for flag in flags) else "; no bfloat16, so everything ran in float32"

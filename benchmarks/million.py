@@ -1,13 +1,13 @@
-"""Approximate search of a million pictures against exact answers: `make bench-million`.
+"""Approximate search of a million pictures compared with exact results: `make bench-million`.
 
-    python benchmarks/million.py --index DIR             DIR: an index by EfficientNet-Lite0, for rows like real ones
+    python benchmarks/million.py --index DIR             DIR: an index made with EfficientNet-Lite0, for realistic rows
     python benchmarks/million.py --rows 100000 --dimension 256 1280
-    python benchmarks/million.py --folder DIR            keep the index there, and use the one that is there already
+    python benchmarks/million.py --folder DIR            keep the index there, or use the one that is there already
 
-Needs 4 bytes for each number on the disk: 5 GB for a million x 1280. The structure is built as `searchengine index`
-builds it. Each query is searched twice, and the second time counts: its rows are in memory then. Under a filter, the
-images that pass are random ones. With --verbs, verbs that work on all images are run as well: at a million, each takes
-a quarter of an hour and more.
+Needs 4 bytes of disk for each number: 5 GB for a million x 1280. The structure is built as by `searchengine index`.
+Each query is searched twice, and the second time counts, because its rows are in memory then. Under a filter, the
+images that pass are random ones. --verbs also runs commands that work on all images; with a million, each takes at
+least a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ SEARCH_HEADER = ("features", "search", "recall@20", "p50", "p95", "of a processo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", type=Path, metavar="DIR", help="an index of photos; else features are made up")
+    parser.add_argument("--index", type=Path, metavar="DIR", help="an index of photos (default: synthetic features)")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dimension", type=int, nargs="+", default=[1280])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the indexes there")
-    parser.add_argument("--cold", action="store_true", help="open the index when nothing of it is in memory")
+    parser.add_argument("--cold", action="store_true", help="open the index with none of it in memory")
     parser.add_argument("--verbs", nargs="+", default=[], choices=("neighbours", "cluster", "map"))
     options = parser.parse_args()
     print(describe_machine())
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def make_index(folder: Path, source: Source, rows: int) -> None:
-    """An index of so many rows, of which some have labels; nothing where it is there already."""
+    """Make an index with this number of rows, some of them labelled, unless it exists."""
     from searchengine.index import column_reader
     from searchengine.index.catalog import FILE_NAME
     from searchengine.index.types import FileState, ImageRow
@@ -103,7 +103,7 @@ def make_index(folder: Path, source: Source, rows: int) -> None:
 def measure(
     folder: Path, queries: NDArray[np.float32], *, cold: bool = False
 ) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
-    """The row of the table of builds, and those of the table of searches."""
+    """Return the row of the table of builds, and the rows of the table of searches."""
     from searchengine.index import building
     from searchengine.index.approximate import STRUCTURE
     from searchengine.index.filters import EVERYTHING, Filter
@@ -154,7 +154,7 @@ def measure(
 
 
 def forget(folder: Path) -> None:
-    """Have the system drop what it keeps of an index in memory; nobody must have it open."""
+    """Make the system drop its cache of an index, which no process may have open."""
     os.sync()
     for file in folder.iterdir():
         with file.open("rb") as opened:
@@ -162,7 +162,7 @@ def forget(folder: Path) -> None:
 
 
 def whole_set(folder: Path, verb: str) -> tuple[object, ...]:
-    """The row of a verb that works on all images, in a process of its own, as users run it."""
+    """Return the row of a command that works on all images, run in a separate process as users run it."""
     say(f"{folder.name}: {verb} ...")
     with tempfile.TemporaryDirectory(prefix="bench-") as out:
         command = [sys.executable, "-m", "searchengine", verb, "--index-dir", str(folder)]
@@ -181,7 +181,7 @@ def whole_set(folder: Path, verb: str) -> tuple[object, ...]:
 def timed(
     search: Callable[[NDArray[np.float32]], object], queries: NDArray[np.float32]
 ) -> tuple[list[float], list[float], list[list[object]]]:
-    """Of each query, wall and processor seconds of the second search, and its answer."""
+    """Return wall and processor seconds of the second search for each query, and its results."""
     walls, processors, answers = [], [], []
     for query in queries:
         search(query)
@@ -193,7 +193,7 @@ def timed(
 
 
 def private_mib(process: int | str = "self") -> float:
-    """Memory of a process that no file backs; 0 without /proc."""
+    """Return the memory of a process that is not backed by files; 0 without /proc."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:

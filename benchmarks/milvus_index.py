@@ -1,11 +1,12 @@
-"""An index in Milvus beside one in a folder: rows written a second, a query, and how many of the nearest are found.
+"""An index in Milvus compared with one in a folder: rows written per second, time of a query, and recall.
 
     milvus-server --data /tmp/milvus --proxy-port 19530          # in another terminal
     python benchmarks/milvus_index.py --rows 100000 --index DIR --into docs/SCALE.md
 
-Features have the structure of those of the photos in an index (``structured.py``), or of made-up ones; held-out photos
-are the queries. Both indexes hold the same, and are asked the same; the folder compares every row, so that its answers
-are the truth. Milvus makes one index after the other of the same rows; the collection is dropped at the end.
+Features have the structure of those of the photos in an index (``structured.py``), or of synthetic ones; held-out
+photos are the queries. Both indexes have the same content and get the same queries. The folder compares every row, so
+its results are the reference. Milvus builds one index type after the other for the same rows; the collection is dropped
+at the end.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def main() -> None:
 
 
 def fill(folder: Path, address: MilvusAddress, source: Source, options: argparse.Namespace) -> dict[str, float]:
-    """Write the same to both; the seconds of each."""
+    """Write the same rows to both, and return the seconds of each."""
     manifest = {
         "spec": _SPEC.to_json(),
         "fingerprint": _SPEC.fingerprint,
@@ -123,7 +124,7 @@ def fill(folder: Path, address: MilvusAddress, source: Source, options: argparse
 
 
 def build(address: MilvusAddress, kind: str) -> float:
-    """Have Milvus make another index of the same rows; the seconds that it takes."""
+    """Make Milvus build another index for the same rows, and return the seconds."""
     with closing(Connection(address, consistency=STRONG, timeout=1800)) as connection:
         about = About.from_text(connection.about() or "", address)
         about = replace(about, index_type=kind, index_params=INDEX_PARAMETERS.get(kind, {}))
@@ -136,7 +137,7 @@ def build(address: MilvusAddress, kind: str) -> float:
 
 
 def make_index(client: Any, collection: str, about: About) -> None:
-    """Put an index in the place of the present one; returns when it is built and loaded."""
+    """Replace the present index of Milvus, and return once the new one is built and loaded."""
     client.release_collection(collection)
     client.drop_index(collection, FEATURE)
     parameters = client.prepare_index_params()
@@ -148,12 +149,12 @@ def make_index(client: Any, collection: str, about: About) -> None:
 
 
 def figures(times: list[float]) -> tuple[str, str]:
-    """The median and the 95th percentile of some seconds."""
+    """Return the median and the 95th percentile of some seconds."""
     return f"{percentile(times, 0.5) * 1e3:.1f} ms", f"{percentile(times, 0.95) * 1e3:.1f} ms"
 
 
 def write(writer: Writer, block: NDArray[np.float32], start: int) -> float:
-    """Seconds that a commit takes."""
+    """Return the seconds of a commit."""
     state = FileState(1, 1, settled=True)
     images = [
         ImageRow(None, 1, b"%d.jpg" % number, (f"label{number % 10}",), number.to_bytes(16, "big"), state, 4, 3)
@@ -165,7 +166,7 @@ def write(writer: Writer, block: NDArray[np.float32], start: int) -> float:
 
 
 def ask(index: Index, queries: NDArray[np.float32]) -> tuple[list[set[int]], list[float]]:
-    """What each query finds, and the seconds that it takes; asked one after the other."""
+    """Return the results and the seconds of each query, searched one after the other."""
     index.search(queries[0], _K)  # opened by the first search
     found, times = [], []
     for query in queries:

@@ -1,9 +1,9 @@
-"""Top k of a whole set: time and peak memory, beside a plain product of all rows with all rows where that fits.
+"""Time and peak memory of the top k of a whole set, compared with a plain product of all rows with all rows if it fits.
 
     python benchmarks/neighbours.py --rows 10000 --dimension 256 --metric euclidean manhattan
     python benchmarks/neighbours.py --rows 100000 --dimension 512 --plain-rows 0
 
-Each runs in its own process, in turn. The plain way is ``np.argsort`` of the whole N x N matrix of distances, in
+Each runs in a separate process, in turn. The plain method is ``np.argsort`` of the whole N x N matrix of distances, in
 float32.
 """
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--metric", nargs="+", default=["euclidean"])
     parser.add_argument("-k", type=int, default=10)
-    parser.add_argument("--plain-rows", type=int, default=12_000, help="the most rows for the plain way")
+    parser.add_argument("--plain-rows", type=int, default=12_000, help="maximum number of rows for the plain method")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     rows: list[tuple[object, ...]] = []

@@ -1,4 +1,4 @@
-"""How soon a page shows its largest part (LCP), and a dropped picture its first result, in Chromium.
+"""Time until a page shows its largest part (LCP), and from dropping a picture to the first result, in Chromium.
 
 searchengine serve --index-dir INDEX --port 8000 &
 python benchmarks/page_speed.py http://127.0.0.1:8000 photo.jpg
@@ -37,8 +37,8 @@ DROP = """async ([name, data]) => {
 def main() -> None:
     """Print a row for each page and width: the median and the worst of some runs, each in a browser without a cache."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("address", help="of the server")
-    parser.add_argument("photo", type=Path, help="what is dropped")
+    parser.add_argument("address", help="address of the server")
+    parser.add_argument("photo", type=Path, help="photo to drop on the page")
     options = parser.parse_args()
     address = options.address.rstrip("/")
     picture = [options.photo.name, base64.b64encode(options.photo.read_bytes()).decode()]
@@ -57,12 +57,12 @@ def main() -> None:
 
 
 def open_page(browser: Browser, size: tuple[int, int]) -> Page:
-    """A page without a cache."""
+    """Open a page without a cache."""
     return browser.new_context(viewport={"width": size[0], "height": size[1]}).new_page()
 
 
 def lcp(page: Page, address: str) -> float:
-    """The time of the largest paint of a page, in ms."""
+    """Return the time of the largest paint of a page, in ms."""
     page.add_init_script(WATCH_LCP)
     page.goto(address, wait_until="networkidle")
     time = float(page.evaluate("window.lcp"))
@@ -71,7 +71,7 @@ def lcp(page: Page, address: str) -> float:
 
 
 def drop(page: Page, address: str, picture: list[str]) -> float:
-    """The time from a drop on the first page to its first result, in ms."""
+    """Return the time from a drop on the first page to its first result, in ms."""
     page.goto(address, wait_until="networkidle")
     time = float(page.evaluate(DROP, picture))
     page.context.close()

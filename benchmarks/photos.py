@@ -1,8 +1,8 @@
-"""Photos for benchmarks: labelled folders that are given, and made-up photos as large in bytes and detail as real ones.
+"""Photos for benchmarks: given labelled folders, and synthetic photos with the bytes and detail of real ones.
 
-The power of natural images falls with the square of the frequency (Field 1987, J. Opt. Soc. Am. A 4), which is about
-the same for every octave: so octaves of noise are laid over each other, with some sensor noise on top. As JPEGs, 640 x
-480 of them have some 160 kB, as many as those of COCO have.
+The power of natural images falls with the square of the frequency (Field 1987, J. Opt. Soc. Am. A 4), so it is about
+the same in every octave. Therefore the photos are sums of octaves of noise, with some sensor noise on top. As JPEGs of
+640 x 480, they have some 160 kB, like those of COCO.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 def photo(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8 of ``size`` (width, height); another seed, another photo."""
+    """Return (h, w, 3) uint8 of ``size`` (width, height); each seed gives another photo."""
     random = np.random.default_rng(seed)
     shrink = max(1.0, size[0] / _LARGEST)
     width, height = round(size[0] / shrink), round(size[1] / shrink)
@@ -42,7 +42,7 @@ def photo(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def write_photos(folder: Path, count: int, size: tuple[int, int], *, quality: int = 90) -> list[Path]:
-    """JPEGs of ``size`` (width, height), no two of equal content; large ones are shifted copies of a few."""
+    """Write JPEGs of ``size`` (width, height), all with different content; large ones are shifted copies of a few."""
     folder.mkdir(parents=True, exist_ok=True)
     distinct = count if size[0] * size[1] < 10**6 else min(count, 4)
     originals: list[NDArray[np.uint8]] = []
@@ -60,7 +60,7 @@ def write_photos(folder: Path, count: int, size: tuple[int, int], *, quality: in
 
 
 def labelled_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """The images in `folder/<class>/`, at any depth, sorted, and the class of each."""
+    """Return the images in `folder/<class>/`, at any depth, sorted, and the class of each."""
     classes = sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
     pairs = [
         (file, child.name) for child in classes for file in sorted(child.rglob("*")) if file.suffix.lower() in _SUFFIXES
@@ -71,5 +71,5 @@ def labelled_files(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def squashed(file: Path, size: int) -> NDArray[np.uint8]:
-    """The whole image as (size, size, 3) uint8 RGB, whatever its proportions."""
+    """Return the whole image as (size, size, 3) uint8 RGB, ignoring its aspect ratio."""
     return decode(file.read_bytes(), at_least=(size, size), size=(size, size)).pixels

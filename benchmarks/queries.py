@@ -1,13 +1,13 @@
-"""A query over HTTP, through gunicorn, beside the sum of its parts and beside a server as in tutorials.
+"""A query over HTTP, through gunicorn, compared with the sum of its parts and with a tutorial-style server.
 
     python benchmarks/queries.py
     python benchmarks/queries.py --rows 40000 --queries 100 --model efficientnet-lite0
 
 Each photo goes to the product (as a page and as JSON), then to its parts in a process without a server (decode, embed,
 exact search), then to the reference system (reference_system.py; VGG16 only): in turn, under the same load. Then 8
-clients send queries at once, as fast as they get answers.
+clients send queries concurrently, as fast as they get responses.
 
-The index has random features; the networks are real, VGG16 with random weights.
+The index has random features. The networks are real, VGG16 with random weights.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", choices=["vgg16", LITE], default=[LITE, "vgg16"])
     parser.add_argument("--rows", type=int, default=10_000, help="images in the index (default: 10000)")
-    parser.add_argument("--queries", type=int, default=40, help="by a single client (default: 40)")
+    parser.add_argument("--queries", type=int, default=40, help="queries by a single client (default: 40)")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--size", default="640x480", metavar="WxH", help="size of the query photos")
     vgg16.add_flags(parser)
@@ -70,7 +70,7 @@ def measure(
     photos: list[bytes],
     options: argparse.Namespace,
 ) -> tuple[list[tuple[object, ...]], list[float]]:
-    """Rows of the table for a model, and the medians of its three parts."""
+    """Return the rows of the table for a model, and the medians of its three parts."""
     model = "vgg16" if weights else LITE
     ours = serve_ours(index_dir, cache)
     reference = serve_reference(index_dir / "features.npy", weights, folder / "uploads") if weights else None
@@ -132,7 +132,7 @@ def several_clients(
     photos: list[bytes],
     options: argparse.Namespace,
 ) -> list[tuple[object, ...]]:
-    """All clients at once, three times, in turn with the reference system."""
+    """Run all clients at once, three times, in turn with the reference system."""
     each = max(2, options.queries // 8)
     gathered: dict[str, tuple[list[float], list[float]]] = {"ours": ([], []), "reference": ([], [])}
     for _ in range(3):
@@ -156,7 +156,7 @@ def several_clients(
 
 
 def burst(server: Server, photos: list[bytes], clients: int, each: int) -> tuple[list[float], float]:
-    """Latencies of ``clients`` that each send ``each`` queries at once, and the answers per second in all."""
+    """Return the latencies of ``clients`` that each send ``each`` queries at once, and all responses per second."""
     latencies: list[float] = []
 
     def ask(number: int) -> None:
@@ -176,7 +176,7 @@ def burst(server: Server, photos: list[bytes], clients: int, each: int) -> tuple
 
 
 def parts_of(index_dir: Path, photos: list[bytes]) -> Work:
-    """Only decode, embed and search; the work returns the seconds of each."""
+    """Decode, embed and search only; the work returns the seconds of each."""
     from searchengine.engine import SearchEngine
 
     engine = SearchEngine.open(index_dir)

@@ -1,13 +1,13 @@
-"""Indexing by actors of Ray, beside the threads of one process, in turn on the same processors.
+"""Indexing with Ray actors, compared with the threads of one process, in turn on the same processors.
 
     python benchmarks/ray_actors.py
     python benchmarks/ray_actors.py --images 100 400 --rounds 5
 
-Each way indexes a small and a large folder by EfficientNet-Lite0, the quickest network, for which what Ray costs weighs
-most. What an image takes is the difference of the two, in wall time and in processor time of this process and the
-actors; the rest is the start, of the actors and their models, in a Ray that runs already. "overhead" is how much more
-processor time an image takes than with threads, the median over the rounds and the range: it depends less than wall
-time on what else runs. "daemons" is what Ray's own processes take meanwhile, of one processor.
+Each alternative indexes a small and a large folder with EfficientNet-Lite0, the fastest network, where the overhead of
+Ray matters most. The cost of an image is the difference between the two, in wall time and in processor time of this
+process and the actors. The rest is the start of the actors and their models, in a Ray that is already running.
+"overhead" is the additional processor time per image compared with threads, the median over the rounds and the range;
+it depends less than wall time on other programs. "daemons" is the share of one processor used by Ray's own processes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of two folders: of an image more, and of the start."""
+    """Seconds for an additional image, and for the start, from two folders."""
 
     wall: float
     processor: float
@@ -49,7 +49,9 @@ class Cost:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", nargs=2, type=int, default=(100, 400), help="in the two folders (default: 100 400)")
+    parser.add_argument(
+        "--images", nargs=2, type=int, default=(100, 400), help="images in the two folders (default: 100 400)"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on the loopback interface only
@@ -68,7 +70,7 @@ def main() -> None:
 
 
 def measure(folder: Path, counts: tuple[int, int], rounds: int) -> dict[str, list[Cost]]:
-    """What each way costs in each round."""
+    """Return the cost of each alternative in each round."""
     extractor = load_extractor("efficientnet-lite0")
     for count in counts:
         write_photos(folder / str(count), count, (500, 375))
@@ -90,7 +92,7 @@ def measure(folder: Path, counts: tuple[int, int], rounds: int) -> dict[str, lis
 
 
 def rows(costs: dict[str, list[Cost]]) -> list[tuple[object, ...]]:
-    """One for each way."""
+    """Return one row for each alternative."""
     lines: list[tuple[object, ...]] = []
     for way, rounds in costs.items():
         wall = statistics.median(cost.wall for cost in rounds)
@@ -106,7 +108,7 @@ def rows(costs: dict[str, list[Cost]]) -> list[tuple[object, ...]]:
 
 
 class Watch:
-    """Processor time of this process and all that descend from it, looked at now and then, because actors end."""
+    """Processor time of this process and its descendants, sampled regularly because actors end."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, bool], float] = {}
@@ -132,12 +134,12 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """Used by this process and by actors between the beginning and the end."""
+        """Return the time used by this process and by actors between the beginning and the end."""
         return self._used(daemons=False) - self._own
 
     @property
     def daemons(self) -> float:
-        """Used by Ray's own processes."""
+        """Return the time used by Ray's own processes."""
         return self._used(daemons=True)
 
     def _used(self, *, daemons: bool) -> float:
@@ -146,7 +148,7 @@ class Watch:
 
 
 def processor_times() -> dict[tuple[int, bool], float]:
-    """(process, whether it is a daemon of Ray) -> seconds, of this process and its descendants."""
+    """Return (process, whether it is a daemon of Ray) -> seconds, for this process and its descendants."""
     parents: dict[int, int] = {}
     used: dict[int, float] = {}
     for entry in Path("/proc").iterdir():

@@ -1,7 +1,7 @@
-"""An image search as in tutorials, for comparison: Keras, NumPy and Flask, in one file.
+"""An image search as in tutorials, for comparison: Keras, NumPy and Flask in one file.
 
-Each request writes its upload to a file, predicts with Keras, takes `np.linalg.norm` of all differences and sorts all
-of them. It is served by the same gunicorn with the same threads as the product.
+Each request writes its upload to a file, predicts with Keras, computes `np.linalg.norm` of all differences and sorts
+all of them. It is served by the same gunicorn with the same threads as the product.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flask import Flask, Response, jsonify, request
 
 
 def create_app() -> Flask:
-    """From the environment: REFERENCE_FEATURES (.npy), REFERENCE_WEIGHTS (.h5), REFERENCE_UPLOADS (a folder)."""
+    """Create the app from REFERENCE_FEATURES (.npy), REFERENCE_WEIGHTS (.h5) and REFERENCE_UPLOADS (a folder)."""
     import keras
     import numpy as np
     from keras.applications.vgg16 import VGG16, preprocess_input

@@ -1,9 +1,9 @@
-"""How well a model finds, on any labelled folders: leave-one-out retrieval, and copies. (How fast: indexing.py.)
+"""Retrieval quality of a model on labelled folders: leave-one-out retrieval, and copy detection.
 
     python benchmarks/retrieval.py --images DIR [--images DIR ...] [--copies DIR] [--model NAME|FILE ...]
 
-DIR holds one folder for each class. Every image is ranked against all others by cosine; relevant is what has its class.
-The results go to stdout as a table, progress to stderr.
+DIR has one folder per class. Every image is ranked against all others by cosine; images of the same class are relevant.
+The results go to stdout as a table, progress to stderr. (For speed, see indexing.py.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Features = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scores:
-    """Average precision and the precision of the first 1 and 10, each of every query: (n,) float64."""
+    """Average precision, and precision of the first 1 and 10, for every query: (n,) float64."""
 
     average_precision: npt.NDArray[np.float64]
     first: npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ class Scores:
 
 
 def leave_one_out(features: Features, labels: npt.NDArray[np.int64]) -> Scores:
-    """Rank all others by cosine for every image; relevant is what has its label. Ties stay in order of number."""
+    """Rank all others by cosine for every image; images with its label are relevant. Ties stay in order of number."""
     ap, first, ten = [], [], []
     for query, feature in enumerate(features):
         cosine = features @ feature  # (n, d) @ (d,) -> (n,)
@@ -54,14 +54,14 @@ def leave_one_out(features: Features, labels: npt.NDArray[np.int64]) -> Scores:
 
 
 def as_jpeg(picture: Image.Image, quality: int) -> Image.Image:
-    """What is left after a JPEG of that quality."""
+    """Return the picture after JPEG compression with this quality."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=quality)
     return Image.open(io.BytesIO(stream.getvalue())).convert("RGB")
 
 
 def central(picture: Image.Image, share: float) -> Image.Image:
-    """The middle of the picture: ``share`` of each side."""
+    """Return the centre of the picture, ``share`` of each side."""
     width, height = picture.size
     left, top = width * (1 - share) / 2, height * (1 - share) / 2
     return picture.crop((round(left), round(top), round(width - left), round(height - top)))
@@ -79,7 +79,7 @@ ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def copy_detection(extractor: Extractor, files: list[Path], altered: int) -> dict[str, float]:
-    """The share of altered pictures whose original comes first among all ``files``, by alteration."""
+    """Return the share of altered pictures whose original ranks first among all ``files``, by alteration."""
     originals = [Image.fromarray(decode(file.read_bytes()).pixels) for file in files]
     database = extractor.embed(originals)
     shares = {}
@@ -90,7 +90,7 @@ def copy_detection(extractor: Extractor, files: list[Path], altered: int) -> dic
 
 
 def report_retrieval(name: str, extractor: Extractor, folder: Path) -> None:
-    """One line of the table for one set."""
+    """Return one line of the table for one set."""
     files, classes = labelled_files(folder)
     print(f"{name}: {len(files)} images of {folder.name}", file=sys.stderr)
     scores = leave_one_out(extractor.embed(files), np.unique(classes, return_inverse=True)[1])
@@ -104,7 +104,7 @@ def report_retrieval(name: str, extractor: Extractor, folder: Path) -> None:
 
 
 def report_copies(name: str, extractor: Extractor, folder: Path, photos: int, altered: int) -> None:
-    """Copy detection on a random choice of the folder's photos."""
+    """Report copy detection on a random choice of the folder's photos."""
     files = labelled_files(folder)[0]
     chosen = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:photos]]
     shares = copy_detection(extractor, chosen, min(altered, len(chosen)))
@@ -114,7 +114,7 @@ def report_copies(name: str, extractor: Extractor, folder: Path, photos: int, al
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="a labelled folder")
     parser.add_argument("--copies", type=Path, metavar="DIR", help="photos for copy detection, in folders")

@@ -1,10 +1,10 @@
-"""What a collection of any size takes: a few sizes are measured, the others reckoned from them, in docs/SCALE.md.
+"""Resources for a collection of any size: some sizes are measured, others are estimated, in docs/SCALE.md.
 
-    python benchmarks/scale.py --measure 10000 100000 --dimension 256 1280 4096     measures, and writes those rows
-    python benchmarks/scale.py                                                      reckons from what stands there
+    python benchmarks/scale.py --measure 10000 100000 --dimension 256 1280 4096     measure, and write those rows
+    python benchmarks/scale.py                                                      estimate from the measured tables
 
-Every figure of the reckoned tables comes from the measured ones of docs/SCALE.md and docs/BENCHMARKS.md, by the
-formulas below, or is an assumption that is named in ``Assumed``.
+Every figure of the estimated tables comes from the measured ones of docs/SCALE.md and docs/BENCHMARKS.md by the
+formulas below, or is an assumption in ``Assumed``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _K = 30
 
 @dataclass(frozen=True)
 class Assumed:
-    """What is not measured here: a server as one rents it, and how Milvus stores what it indexes."""
+    """Assumptions that are not measured: a typical rented server, and how Milvus stores its indexes."""
 
     cores: int = 16
     memory: float = 128e9  # bytes
@@ -55,7 +55,7 @@ class Assumed:
 
 
 def measure(rows: int, dimension: int) -> tuple[object, ...]:
-    """A row of the measured table, in a process of its own."""
+    """Return a row of the measured table, measured in a separate process."""
     say(f"{rows} x {dimension} ...")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         command = [sys.executable, __file__, "--one", str(rows), str(dimension), folder]
@@ -97,7 +97,7 @@ def measure_here(rows: int, dimension: int, folder: Path) -> dict[str, float]:
 
 
 def rows_of(page: Path, mark: str) -> Iterator[dict[str, str]]:
-    """The rows of the tables between two marks of a page, by their columns."""
+    """Return the rows of the tables between two marks of a page, by their columns."""
     text = page.read_text(encoding="utf-8")
     between = text[text.index(f"<!-- {mark} -->") : text.index(f"<!-- /{mark} -->")]
     header: list[str] = []
@@ -112,7 +112,7 @@ def rows_of(page: Path, mark: str) -> Iterator[dict[str, str]]:
 
 
 def number(cell: str) -> float:
-    """The first number of a cell."""
+    """Return the first number of a cell."""
     found = re.search(r"-?\d[\d ]*\.?\d*", cell)
     assert found is not None, cell
     return float(found[0].replace(" ", ""))
@@ -120,7 +120,7 @@ def number(cell: str) -> float:
 
 @dataclass(frozen=True)
 class Slopes:
-    """What an image, or a byte, costs: of the largest sizes that were measured."""
+    """Costs per image or per byte, from the largest sizes that were measured."""
 
     catalog_bytes: float
     memory_bytes: float
@@ -166,65 +166,65 @@ class Slopes:
         )
 
 
-# -- reckoning --------------------------------------------------------------------------------------------------------
+# -- estimates --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Collection:
-    """So many images, and numbers in a feature."""
+    """A number of images, and of numbers in a feature."""
 
     images: float
     numbers: int
 
     @property
     def matrix(self) -> float:
-        """Bytes of float32."""
+        """Return the bytes of the float32 matrix."""
         return 4.0 * self.images * self.numbers
 
     def disk(self, slopes: Slopes) -> float:
-        """Bytes of an index folder."""
+        """Return the bytes of an index folder."""
         return self.matrix + slopes.catalog_bytes * self.images
 
     def exact_memory(self, slopes: Slopes) -> float:
-        """Bytes for exact search at memory speed: the matrix, mapped, and what is held beside it."""
+        """Return the bytes for exact search at memory speed: the mapped matrix, and the memory beside it."""
         return self.matrix + slopes.memory_bytes * self.images
 
     def exact_query(self, slopes: Slopes) -> float:
-        """Seconds, on the machine that was measured."""
+        """Return seconds, on the machine that was measured."""
         return slopes.query_seconds_a_byte * self.matrix
 
     @property
     def factory(self) -> str:
-        """The structure for approximate search that is tried first, as FAISS spells it."""
+        """Return the structure for approximate search that is tried first, as a FAISS factory string."""
         from searchengine.index.building import _factories
 
         return _factories(int(self.images), self.numbers)[0]
 
     @property
     def components(self) -> int:
-        """Of a feature in the structure."""
+        """Return the components of a feature in the structure."""
         reduced = re.search(r"PCA(\d+)", self.factory)
         return self.numbers if reduced is None else int(reduced[1])
 
     def structure(self) -> float:
-        """Bytes of the structure: a byte for each component, or half of one for two of them, and an id."""
+        """Return the bytes of the structure: a byte per component, or one for two of them, and an id."""
         return self.images * (self.components * (0.25 if "PQ" in self.factory else 1) + 8)
 
     def build(self, slopes: Slopes, assumed: Assumed) -> float:
-        """Seconds that its build takes: each image is compared with the middle of each list."""
+        """Return the seconds of its build: each image is compared with the centroid of each list."""
         work = self.images * self.lists * self.components
         million = Collection(1e6, 1280)
         return slopes.build_seconds * work / (1e6 * million.lists * million.components) / assumed.cores
 
     @property
     def lists(self) -> int:
-        """Of the structure."""
+        """Return the number of lists of the structure."""
         found = re.search(r"IVF(\d+)", self.factory)
         assert found is not None
         return int(found[1])
 
     def milvus(self, assumed: Assumed) -> tuple[str, float, float]:
-        """The index type with the best recall that fits in reason; its memory and its disk in bytes."""
+        """Return the index type with the best recall that fits within reason, and its memory and disk in bytes."""
         usable = assumed.usable * assumed.memory
         hnsw = self.matrix + assumed.hnsw_links * self.images
         quantized = assumed.sq8_bytes * self.images * self.numbers
@@ -240,7 +240,7 @@ MACHINES = (1, 4, 16, 64)
 
 
 def storage(slopes: Slopes, assumed: Assumed) -> str:
-    """Disk, memory and machines."""
+    """Return disk, memory and machines."""
     lines: list[tuple[object, ...]] = []
     for size in SIZES:
         kind, memory, disk = size.milvus(assumed)
@@ -258,7 +258,7 @@ def storage(slopes: Slopes, assumed: Assumed) -> str:
 
 
 def embedding(slopes: Slopes, assumed: Assumed) -> str:
-    """Hours of embedding by so many machines."""
+    """Return the hours of embedding on these numbers of machines."""
     lines: list[tuple[object, ...]] = []
     for images in (1e7, 1e8, 1e9):
         for model, rate in slopes.embedded_a_core_second.items():
@@ -276,7 +276,7 @@ def embedding(slopes: Slopes, assumed: Assumed) -> str:
 
 
 def limits(slopes: Slopes, assumed: Assumed) -> str:
-    """Up to how many images each way works."""
+    """Return the largest number of images for each setup."""
     lines: list[tuple[object, ...]] = []
     for numbers in (256, 1280, 4096):
         image = Collection(1, numbers)
@@ -309,7 +309,7 @@ EXAMPLES = [
 
 
 def examples(slopes: Slopes, assumed: Assumed) -> str:
-    """What each of them takes."""
+    """Return the resources of each example."""
     lines: list[tuple[object, ...]] = []
     for example in EXAMPLES:
         size, rate = example.size, slopes.embedded_a_core_second[example.model] * example.cores * example.machines
@@ -331,7 +331,7 @@ def examples(slopes: Slopes, assumed: Assumed) -> str:
 
 
 def count(images: float) -> str:
-    """Two or three digits: 123 000, 10 M, 1 B."""
+    """Format with two or three digits: 123 000, 10 M, 1 B."""
     for unit, size in (("B", 1e9), ("M", 1e6)):
         if images >= size:
             return f"{two_digits(images / size)} {unit}"
@@ -339,7 +339,7 @@ def count(images: float) -> str:
 
 
 def bytes_of(value: float) -> str:
-    """Two digits, in GB or TB."""
+    """Format with two digits, in GB or TB."""
     for unit, size in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9)):
         if value >= size:
             return f"{two_digits(value / size)} {unit}"
@@ -347,7 +347,7 @@ def bytes_of(value: float) -> str:
 
 
 def seconds_of(value: float) -> str:
-    """Two digits, in ms, seconds, minutes, hours or days."""
+    """Format with two digits, in ms, seconds, minutes, hours or days."""
     for unit, size in (("days", 86400 * 2), ("h", 3600), ("min", 60), ("s", 1)):
         if value >= size:
             return f"{two_digits(value / (86400 if unit == 'days' else size))} {unit}"
@@ -355,7 +355,7 @@ def seconds_of(value: float) -> str:
 
 
 def two_digits(value: float) -> str:
-    """Rounded: nothing here is known better."""
+    """Round to two digits; nothing here is known more precisely."""
     digits = 1 - math.floor(math.log10(value))
     return f"{round(value, digits):,.{max(0, digits)}f}".removesuffix(".0").replace(",", " ")
 

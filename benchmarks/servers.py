@@ -1,4 +1,4 @@
-"""Real servers, each behind gunicorn, and an index of any size for them."""
+"""Real servers behind gunicorn, and an index of any size for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class RandomExtractor:
-    """An ``Extractor`` that gives random features, for a large index without hours of embedding."""
+    """An ``Extractor`` with random features, for a large index without hours of embedding."""
 
     precision, runtime, device = "float32", "openvino", "CPU"
 
@@ -34,18 +34,18 @@ class RandomExtractor:
         self._random = np.random.default_rng(0)
 
     def embed(self, images: Images) -> NDArray[np.float32]:
-        """(n, d) float32, not negative and of length 1, like features behind a ReLU."""
+        """Return (n, d) float32, non-negative and of length 1, like features after a ReLU."""
         count = len(images)  # type: ignore[arg-type]
         rows = np.maximum(self._random.standard_normal((count, self.dimension), dtype=np.float32), 0)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     def preprocess(self, data: bytes, max_pixels: int = 10**9) -> DecodedImage:
-        """Pixels that are not used."""
+        """Return pixels that are not used."""
         return DecodedImage(np.zeros((1, 1, 3), dtype=np.uint8), 64, 48, "JPEG")
 
 
 def make_index(folder: Path, images: Path, extractor: Extractor, rows: int) -> None:
-    """Index that many tiny files with random features, as if made by the extractor."""
+    """Index this number of tiny files with random features, as if made by the extractor."""
     from searchengine.indexing import update_index
 
     images.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ class Server:
         )
 
     def seconds_to(self, photo: bytes, accept: str = "application/json") -> float:
-        """From the start of the process to its first answer to a query."""
+        """Return the seconds from the start of the process to its first response to a query."""
         while True:
             try:
                 Client(self.port).query(photo, accept)
@@ -103,11 +103,11 @@ class Server:
                 time.sleep(0.02)
 
     def peak(self) -> float:
-        """Peak MiB of the worker, the largest if there are several."""
+        """Return the peak MiB of the worker, the largest if there are several."""
         return max((peak_mib(worker) for worker in self._workers()), default=0)
 
     def resident(self) -> float:
-        """MiB that the worker holds now, the largest if there are several."""
+        """Return the current MiB of the worker, the largest if there are several."""
         return max((resident_mib(worker) for worker in self._workers()), default=0)
 
     def _workers(self) -> list[str]:
@@ -116,7 +116,7 @@ class Server:
         return workers.read_text().split() if workers.exists() else []
 
     def close(self) -> None:
-        """Stop it."""
+        """Stop the server."""
         self._process.terminate()
         try:
             self._process.communicate(timeout=30)
@@ -126,13 +126,13 @@ class Server:
 
 
 class Client:
-    """One connection, kept open as a browser does."""
+    """One connection, kept open as by a browser."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
 
     def query(self, photo: bytes, accept: str, **fields: str) -> float:
-        """Seconds from sending a photo, with more fields of the form, to the end of the answer."""
+        """Return the seconds from sending a photo, with more fields of the form, to the end of the response."""
         boundary = secrets.token_hex(16)  # a new one each time, as in browsers
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="query.jpg"\r\n'
         more = "".join(
@@ -159,13 +159,13 @@ class Client:
 
 
 def serve_ours(index_dir: Path, cache: Path, root: Path = ROOT) -> Server:
-    """The product, or an older state of it in another folder."""
+    """Serve the product, or an older version of it in another folder."""
     environment = {"SEARCHENGINE_INDEX_DIR": str(index_dir), "SEARCHENGINE_CACHE_DIR": str(cache)}
     return Server("app:create_app()", environment, root=root)
 
 
 def serve_reference(features: Path, weights: Path, uploads: Path) -> Server:
-    """A server as in tutorials: see reference_system.py."""
+    """Serve a tutorial-style server: see reference_system.py."""
     say("starting the reference system ...")
     return Server(
         "reference_system:create_app()",

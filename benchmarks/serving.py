@@ -1,13 +1,13 @@
-"""The server under load: answers to many clients, to others while some misbehave, and its memory.
+"""The server under load: responses to many clients, and to others beside misbehaving clients, and its memory.
 
-    python benchmarks/serving.py                  a minute of 50 clients, and of gunicorn's own threads beside it
-    python benchmarks/serving.py --index DIR      the same of an index of your own, without its pictures
-    python benchmarks/serving.py --slow 200       and others, while so many slow clients of a kind hold connections
-    python benchmarks/serving.py --hostile 20     and others, while four clients upload for so long what takes long
-    python benchmarks/serving.py --uploads 2000   and the worker's memory, with 8 clients that upload
+    python benchmarks/serving.py                  a minute of 50 clients, compared with gunicorn's own threads
+    python benchmarks/serving.py --index DIR      the same with your own index, without its pictures
+    python benchmarks/serving.py --slow 200       also other clients, beside this many slow clients of each kind
+    python benchmarks/serving.py --hostile 20     also other clients, while four upload slow pictures for 20 s
+    python benchmarks/serving.py --uploads 2000   also the worker's memory, with 8 clients that upload
 
-`--seconds 0` leaves out the first. `--nginx` puts nginx in front, with the configuration that README.md recommends.
-Everything is local: the clients take processor time from the server.
+`--seconds 0` skips the first part. `--nginx` puts nginx in front, with the configuration that README.md recommends.
+Everything is local, so the clients take processor time from the server.
 """
 
 from __future__ import annotations
@@ -51,13 +51,15 @@ http {{
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", type=Path, metavar="DIR", help="instead of made-up photos; see above")
+    parser.add_argument(
+        "--index", type=Path, metavar="DIR", help="use this index instead of synthetic photos; see above"
+    )
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--slow", type=int, metavar="N", help="slow clients of each kind")
-    parser.add_argument("--hostile", type=float, metavar="SECONDS", help="uploads that take long to decode")
+    parser.add_argument("--slow", type=int, metavar="N", help="number of slow clients of each kind")
+    parser.add_argument("--hostile", type=float, metavar="SECONDS", help="duration of uploads that are slow to decode")
     parser.add_argument("--uploads", type=int, metavar="N", help="photos uploaded by 8 clients")
-    parser.add_argument("--nginx", action="store_true", help="behind nginx")
+    parser.add_argument("--nginx", action="store_true", help="put nginx in front")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="serving-") as name:
         folder = Path(name)
@@ -76,7 +78,7 @@ def main() -> None:
 
 
 def make_index(folder: Path) -> Path:
-    """An index of made-up photos; the first one is large."""
+    """Make an index of synthetic photos, the first of which is large."""
     write_photos(folder / "images", _IMAGES, (640, 480))
     write_photos(folder / "images" / "large", 1, (4000, 3000), quality=95)
     command = [sys.executable, str(ROOT / "offline_index.py"), str(folder / "images"), "--model", "efficientnet-lite0"]
@@ -86,7 +88,7 @@ def make_index(folder: Path) -> Path:
 
 @contextmanager
 def serving(index: Path, folder: Path, *, nginx: bool = False, settings: tuple[str, ...] = ()) -> Iterator[Server]:
-    """The server, up; ``port`` is that of nginx, if it stands in front."""
+    """Start the server; ``port`` is that of nginx, if it is in front."""
     shared = ("-c", str(ROOT / "gunicorn.conf.py"), "--chdir", str(ROOT))
     environment = {"SEARCHENGINE_INDEX_DIR": str(index), "SEARCHENGINE_PROXIES": str(int(nginx))}
     server = Server("app:create_app()", environment, *shared, *settings, threads=32)
@@ -104,7 +106,7 @@ def serving(index: Path, folder: Path, *, nginx: bool = False, settings: tuple[s
 
 @contextmanager
 def _nginx(folder: Path, backend: int, port: int) -> Iterator[None]:
-    """nginx in front of a port, with the location of README.md at the root."""
+    """Start nginx in front of a port, with the location of README.md at the root."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     location = readme[readme.index("    location /photos/ {") : readme.index("        client_max_body_size")]
     location = location.replace("/photos/", "/").replace("127.0.0.1:8000", f"127.0.0.1:{backend}")
@@ -124,7 +126,7 @@ def _nginx(folder: Path, backend: int, port: int) -> Iterator[None]:
 
 
 def under_load(index: Path, folder: Path, options: argparse.Namespace, **asking: Any) -> str:
-    """Answers to clients that ask one after the other, from our server and from gunicorn's threads."""
+    """Measure responses to clients that send requests one by one, from our server and from gunicorn's threads."""
     rows: list[tuple[object, ...]] = []
     rates = []
     with closing(LocalIndex.open(index)) as opened:
@@ -147,7 +149,7 @@ def under_load(index: Path, folder: Path, options: argparse.Namespace, **asking:
 
 
 def beside_slow_clients(index: Path, folder: Path, options: argparse.Namespace) -> str:
-    """Answers to others, from the first byte of the slow clients on."""
+    """Measure responses to other clients, from the first byte of the slow clients on."""
     rows: list[tuple[object, ...]] = []
     with serving(index, folder, nginx=options.nginx) as server:
         large = f"/images/{_IMAGES + 1}"
@@ -178,7 +180,7 @@ def beside_slow_clients(index: Path, folder: Path, options: argparse.Namespace) 
 
 
 def beside_hostile_uploads(index: Path, folder: Path, options: argparse.Namespace) -> str:
-    """Answers to others while four clients upload, over and over, what takes a decoder long."""
+    """Measure responses to other clients while four repeatedly upload pictures that are slow to decode."""
     import uploads
 
     rows: list[tuple[object, ...]] = []
@@ -208,7 +210,7 @@ def _repeat_upload(port: int, data: bytes, end: float) -> int:
 
 
 def memory_of_uploads(index: Path, count: int) -> str:
-    """What the worker holds before, during and after."""
+    """Measure the memory of the worker before, during and after."""
     photos = [
         a_photo(seed, (1600 + 100 * (seed % 5), 1200), format_=("JPEG", "PNG", "WEBP")[seed % 3]) for seed in range(9)
     ]

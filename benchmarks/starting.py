@@ -1,11 +1,11 @@
-"""From the start of the server's process to its first answer to a photo, and its memory then.
+"""Time from the start of the server's process to its first response to a photo, and its memory then.
 
     python benchmarks/starting.py
     python benchmarks/starting.py --model vgg16 --rounds 5
 
 *warm*: the exported model is in the cache, as after the first start or `searchengine prepare`. *cold*: it is not, so
-the server exports it first. *reference*: a server as in tutorials, which loads Keras and the weights at each start
-(reference_system.py). In turn, each start a new process; files stay in the system's page cache.
+the server exports it first. *reference*: a tutorial-style server, which loads Keras and the weights at each start
+(reference_system.py). Each starts a new process, in turn; files stay in the system's page cache.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def note_weights(index_dir: Path, weights: Path | None) -> None:
 
 
 def start(server: Server, photo: bytes) -> tuple[float, float]:
-    """Seconds until the first answer, and the worker's peak in MiB after ten answers."""
+    """Return the seconds until the first response, and the worker's peak in MiB after ten responses."""
     try:
         seconds = server.seconds_to(photo)
         for _ in range(9):
@@ -85,7 +85,7 @@ def start(server: Server, photo: bytes) -> tuple[float, float]:
 def row(
     model: str, images: int, warm: list[tuple[float, float]], other: list[tuple[float, float]], cold: str
 ) -> tuple[object, ...]:
-    """One row of the table."""
+    """Return one row of the table."""
     ours = statistics.median(seconds for seconds, _ in warm)
     theirs = statistics.median(seconds for seconds, _ in other) if other else 0.0
     return (

@@ -1,9 +1,10 @@
-"""Features with the structure of real ones, in any number: points between photos and their neighbours.
+"""Any number of features with the structure of real ones: points between photos and their neighbours.
 
-A row is a + u (b - a), with b among the 20 nearest of a and u in [0, 1], plus noise with the covariance of what such
-segments miss of real photos; not below 0, and of length 1. Held-out photos are the queries. Other dimensions than that
-of the photos are a fixed random projection of these, cut at 0: synthetic. Without an index of real photos these are
-made up as well: 5000 points on a surface of 24 dimensions, bent by two random layers.
+A row is a + u (b - a), with b among the 20 nearest of a and u in [0, 1], plus noise with the covariance of the real
+photos' deviation from such segments; clipped at 0, and scaled to length 1. Held-out photos are the queries. For other
+dimensions than that of the photos, a fixed random projection of them is clipped at 0, which is synthetic. Without an
+index of real photos, the photos are synthetic too: 5000 points on a surface of 24 dimensions, bent by two random
+layers.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Source:
 
     @classmethod
     def of(cls, index: Path | None, dimension: int) -> Source:
-        """From the features of an index; from made-up ones without."""
+        """Make a source from the features of an index, or from synthetic ones without an index."""
         from searchengine.index.exact import Searcher
         from searchengine.index.local import LocalIndex
 
@@ -52,7 +53,7 @@ class Source:
         return cls(photos, nearest, noise, projection, _finished(held_out, projection))
 
     def blocks(self, rows: int) -> Iterator[Rows]:
-        """So many rows, some at a time."""
+        """Yield this number of rows, in blocks."""
         random = np.random.default_rng(2)
         for start in range(0, rows, _BLOCK):
             count = min(_BLOCK, rows - start)
@@ -65,7 +66,7 @@ class Source:
 
 
 def _missed(photos: Rows, nearest: NDArray[np.int64]) -> Rows:
-    """Of each photo, how it differs from the nearest point between its neighbour and one of that one's neighbours."""
+    """Return how each photo differs from the nearest point between its neighbour and a neighbour of that one."""
     missed = np.empty_like(photos)
     for i, photo in enumerate(photos):
         begin = nearest[i, 0]

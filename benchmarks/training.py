@@ -1,16 +1,17 @@
-"""What a learnt metric is worth on images, and on classes, that it has not seen; prints Markdown tables.
+"""The gain from a learnt metric on unseen images and on unseen classes; prints Markdown tables.
 
     python benchmarks/training.py --images DIR/clothing713 --classes DIR/caltech49
 
-Each DIR holds one folder for each class. The backbone is frozen. Its own features, by cosine, are compared with the
-embeddings of `searchengine train` with its default settings (and other values of --blend), by the same code.
+Each DIR has one folder per class. The backbone is frozen. Its own features, by cosine, are compared with the embeddings
+of `searchengine train` with its default settings (and other values of --blend), by the same code.
 
---images: five folds by image. The held-out fold asks: among itself, each image for the others of its class; and in the
-training part, as a new photo would. --classes: five times half of the classes are drawn to learn from. The images of
-the other classes ask among themselves; so does a fifth of the images of the learnt classes, which is held out too.
+--images: five folds by image. The images of the held-out fold are queries, both within the fold, each for the others of
+its class, and in the training part, as a new photo would be. --classes: half of the classes are drawn as training
+classes, five times. The images of the other classes are queries among themselves; so is a held-out fifth of the images
+of the training classes.
 
-Training stops by a validation part of the training images. What is held out is used once, at the end. Intervals are
-95 %, bootstrap: over the queries of all folds for --images, over classes (with all their queries in all draws) for
+Training stops by a validation part of the training images. Held-out images are used only once, at the end. Intervals
+are 95 %, bootstrap: over the queries of all folds for --images, over classes (with all their queries in all draws) for
 --classes. Gains are paired, query by query.
 """
 
@@ -52,7 +53,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Photos:
-    """Raw features (n, d) float32, class numbers (n,), and (n,) numbers that are equal for files of equal content."""
+    """Raw features (n, d) float32, class numbers (n,), and (n,) numbers that are equal for files with equal content."""
 
     name: str
     features: Rows
@@ -62,7 +63,7 @@ class Photos:
 
 @dataclass(frozen=True)
 class Asked:
-    """Of each query its class, and (q, 2) float64 AP and P@1 before and after."""
+    """The class of each query, and (q, 2) float64 AP and P@1 before and after."""
 
     labels: Numbers
     before: NDArray[np.float64]
@@ -70,7 +71,7 @@ class Asked:
 
 
 class Plain:
-    """Features as they are."""
+    """The features without a learnt metric."""
 
     def __init__(self, features: Rows) -> None:
         self._features = features
@@ -83,7 +84,7 @@ class Plain:
 
 
 def embedded(folder: Path, model: str) -> Photos:
-    """The raw features of the images in a folder."""
+    """Return the raw features of the images in a folder."""
     files, names = labelled_files(folder)
     labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
     say(f"{folder.name}: embedding {len(files)} images")
@@ -94,7 +95,7 @@ def embedded(folder: Path, model: str) -> Photos:
 
 
 def learnt(photos: Photos, rows: Numbers, recipe: Recipe) -> Rows:
-    """Embeddings of all images by a metric that is learnt from some."""
+    """Return embeddings of all images by a metric learnt from some."""
     keras = import_keras()
     start = time.perf_counter()
     training, validation = validation_part(
@@ -120,7 +121,7 @@ def learnt(photos: Photos, rows: Numbers, recipe: Recipe) -> Rows:
 
 
 def asked(labels: Numbers, features: Rows, queries: Numbers, database: Numbers) -> NDArray[np.float64]:
-    """(q, 2) float64 AP and P@1 of queries in a database, by distance; a query has no place in its own ranking."""
+    """Return (q, 2) float64 AP and P@1 of queries in a database, by distance, without the query itself."""
     of_rows = [(str(label),) for label in labels[database].tolist()]
     places = {row: place for place, row in enumerate(database.tolist())}
     measured = measure(
@@ -137,7 +138,7 @@ def asked(labels: Numbers, features: Rows, queries: Numbers, database: Numbers) 
 
 
 def by_image(photos: Photos, recipe: Recipe) -> dict[str, Asked]:
-    """Five folds by image."""
+    """Return five folds by image."""
     own = normalized(photos.features, "l2")
     folds = stratified_folds(photos.labels, photos.groups, FOLDS, 0)
     parts: dict[str, list[Asked]] = {"among themselves": [], "in the training part": []}
@@ -151,7 +152,7 @@ def by_image(photos: Photos, recipe: Recipe) -> dict[str, Asked]:
 
 
 def by_class(photos: Photos, recipe: Recipe) -> dict[str, Asked]:
-    """Five draws of half of the classes."""
+    """Return five draws of half of the classes."""
     own = normalized(photos.features, "l2")
     classes = np.unique(photos.labels)
     parts: dict[str, list[Asked]] = {"of classes never seen": [], "of the learnt classes": []}
@@ -167,12 +168,12 @@ def by_class(photos: Photos, recipe: Recipe) -> dict[str, Asked]:
 
 
 def together(parts: list[Asked]) -> Asked:
-    """All queries of all folds."""
+    """Return the queries of all folds."""
     return Asked(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "before", "after")))
 
 
 def gains(outcome: Asked, groups: Numbers) -> tuple[float, float, float]:
-    """The relative gain in mAP with its interval: groups of queries are drawn with replacement."""
+    """Return the relative gain in mAP with its interval: groups of queries are drawn with replacement."""
     number = np.unique(groups, return_inverse=True)[1]
     sums = np.stack([np.bincount(number, values[:, 0]) for values in (outcome.before, outcome.after)])  # (2, g)
     random = np.random.default_rng(0)
@@ -183,7 +184,7 @@ def gains(outcome: Asked, groups: Numbers) -> tuple[float, float, float]:
 
 
 def line(name: str, protocol: str, blend: float, asked: Asked, groups: Numbers) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     gain, low, high = gains(asked, groups)
     before, after = asked.before.mean(axis=0), asked.after.mean(axis=0)
     return (
@@ -198,10 +199,14 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="held out by image")
-    parser.add_argument("--classes", type=Path, action="append", default=[], metavar="DIR", help="held out by class")
+    parser.add_argument(
+        "--images", type=Path, action="append", default=[], metavar="DIR", help="folders held out by image"
+    )
+    parser.add_argument(
+        "--classes", type=Path, action="append", default=[], metavar="DIR", help="folders held out by class"
+    )
     parser.add_argument("--model", default="efficientnet-lite0", help="the backbone (default: %(default)s)")
     parser.add_argument("--blend", type=float, action="append", help=f"may be repeated (default: {Recipe().blend})")
     parser.add_argument("--triplets", choices=TRIPLETS, default=Recipe().triplets, help="default: %(default)s")

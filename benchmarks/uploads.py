@@ -1,10 +1,10 @@
-"""Time and memory of the worst uploads: 80 megapixels in each format, as flat as can be, so that few bytes make them;
-and files of 25 MB whose decoding takes as long as possible.
+"""Time and memory of the worst uploads.
 
     python benchmarks/uploads.py
 
-Each is decoded as an upload is, in a process of its own. Memory is that beyond what the process takes before, of the
-process itself and of its worker.
+These are images of 80 megapixels in each format that compress to few bytes, and files of 25 MB that take as long as
+possible to decode. Each is decoded as an upload is, in a separate process. Memory is the increase over the initial
+memory, of the process itself and of its worker.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _png(depth: int, kind: int, samples: int, *, more: bytes = b"", interlaced: int = 0) -> bytes:
-    """Black; interlaced rows are counted generously."""
+    """Return a black PNG; the bytes of interlaced rows are an upper bound."""
     rows = _zeros(_SIDE * (1 + _SIDE * samples * depth // 8) + interlaced * 8 * _SIDE)
     header = _SIDE.to_bytes(4) * 2 + bytes([depth, kind, 0, 0, interlaced])
     chunks = _png_chunk(b"IHDR", header) + more + _png_chunk(b"IDAT", rows) + _png_chunk(b"IEND", b"")
@@ -47,7 +47,7 @@ def _png(depth: int, kind: int, samples: int, *, more: bytes = b"", interlaced: 
 
 
 def _zeros(count: int) -> bytes:
-    """So many, compressed; at least a megabyte, which is compressed once and repeated."""
+    """Return this number of zeros, compressed; at least a megabyte, which is compressed once and repeated."""
     whole, rest = divmod(count, 2**20)
     packer = zlib.compressobj(9, wbits=-15)
     piece = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -56,7 +56,7 @@ def _zeros(count: int) -> bytes:
 
 
 def _run_length_bmp() -> bytes:
-    """A BMP of runs of one pixel each, up to the size of an upload."""
+    """Return a BMP with runs of one pixel each, of the maximum upload size."""
     width, height = 4000, 3000
     rows = (b"\x01\x05" * width + b"\0\0") * height
     info = (40).to_bytes(4, "little") + width.to_bytes(4, "little") + height.to_bytes(4, "little")
@@ -85,13 +85,13 @@ _HEVC_PICTURE = base64.b85decode(
 
 
 def _box(name: bytes, *content: bytes, version: int | None = None) -> bytes:
-    """A box of ISO 14496-12; with a version it is a full one, of which ``version`` holds the flags too."""
+    """Return a box of ISO 14496-12; with a version it is a full box, whose ``version`` includes the flags."""
     body = (b"" if version is None else version.to_bytes(4)) + b"".join(content)
     return (8 + len(body)).to_bytes(4) + name + body
 
 
 def _heic() -> bytes:
-    """A grid of 17 x 17 tiles, all of which are the same picture."""
+    """Return a grid of 17 x 17 tiles that are all the same picture."""
     columns, side = 17, 512
     tiles = [item.to_bytes(2) for item in range(1, columns**2 + 1)]
     whole, count = (columns**2 + 1).to_bytes(2), columns**2 + 1
@@ -126,7 +126,7 @@ def _heic() -> bytes:
 
 
 def _strips_tiff() -> bytes:
-    """1.5 million strips of a row each, all of which are the same one."""
+    """Return a TIFF with 1.5 million strips of one row each, all of them the same."""
     count, width = 1_500_000, 8
     start = 8 + 2 + 9 * 12 + 4
     tags = [(256, width), (257, count), (258, 8), (259, 1), (262, 1), (277, 1), (278, 1)]
@@ -139,14 +139,14 @@ def _strips_tiff() -> bytes:
 
 
 def _extensions_gif() -> bytes:
-    """Eight million comments of no bytes."""
+    """Return a GIF with eight million empty comments."""
     picture = _saved_small("GIF")
     start = 13 + 3 * 2 ** (1 + (picture[10] & 7))
     return picture[:start] + b"\x21\xfe\0" * 8_000_000 + picture[start:]
 
 
 def _comments_gif() -> bytes:
-    """A comment in pieces of one byte."""
+    """Return a GIF with a comment in pieces of one byte."""
     picture = _saved_small("GIF")
     start = 13 + 3 * 2 ** (1 + (picture[10] & 7))
     return picture[:start] + b"\x21\xfe" + b"\1a" * 12_000_000 + b"\0" + picture[start:]
@@ -232,7 +232,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def _peak(status: str) -> float:
-    """The most memory that a process has taken, in megabytes."""
+    """Return the peak memory of a process in megabytes."""
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
 
 

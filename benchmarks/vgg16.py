@@ -1,7 +1,7 @@
-"""VGG16 without a download: a file of random weights that has the names and shapes of the published one.
+"""VGG16 without a download: a file of random weights with the names and shapes of the published one.
 
-Random weights cost as much time as trained ones, provided the activations neither die nor grow; so they are drawn as
-in He et al. 2015 (https://arxiv.org/abs/1502.01852).
+Random weights take as much time as trained ones, provided that the activations neither vanish nor explode. So they are
+drawn as in He et al. 2015 (https://arxiv.org/abs/1502.01852).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ model.save_weights(sys.argv[1])
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """For files that exist already: each takes a minute to make."""
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="of VGG16, instead of random ones")
+    """Add flags for existing files, each of which takes a minute to make."""
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights of VGG16, instead of random ones")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep exported models there, for the next benchmark")
 
 
@@ -44,7 +44,7 @@ def set_cache(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def weights(folder: Path, given: Path | None = None) -> Path:
-    """``given``, or a file of 553 MB in ``folder``, made in a subprocess unless it exists."""
+    """Return ``given``, or a file of 553 MB in ``folder``, made in a subprocess unless it exists."""
     if given is not None:
         return given
     file = folder / "vgg16.weights.h5"

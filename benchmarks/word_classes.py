@@ -153,7 +153,7 @@ IN_IMAGENET = {
 
 
 def numbers_of(name: str, titles: list[str]) -> set[int]:
-    """The numbers of the classes of ImageNet that a class is called by."""
+    """Return the numbers of the ImageNet classes that have one of the names of a class."""
     numbers: set[int] = set()
     for part in IN_IMAGENET[name].split(";"):
         first, _, last = part.partition(" .. ")

@@ -249,10 +249,10 @@ def timing(index: LocalIndex) -> str:
 def main() -> int:
     """Measure the collections that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--indexes", type=Path, required=True, help="where the indexes are kept")
+    parser.add_argument("--indexes", type=Path, required=True, help="folder for the indexes")
     for name in ("caltech49", "clothing713", "coco128"):
-        parser.add_argument(f"--{name}", type=Path, help="its pictures")
-    parser.add_argument("--time", action="store_true", help="only the time of a query")
+        parser.add_argument(f"--{name}", type=Path, help="folder of its pictures")
+    parser.add_argument("--time", action="store_true", help="measure only the time of a query")
     options = parser.parse_args()
     collections = [
         read(name, options.indexes, folder)

