@@ -28,6 +28,7 @@ from searchengine.progress import QUIET, Progress
 SPLITS = ("validation", "test", "train")  # the small tables first
 _THREADS = 8
 _HEADER = b"ImageID,Source,LabelName,Confidence"
+_PHOTO_ID = re.compile(rb"[0-9a-f]{16}(?=,)")  # at the beginning of a row
 _JPEG = b"\xff\xd8\xff"
 
 
@@ -236,8 +237,9 @@ def _choose(selection: Selection, classes: Mapping[str, set[str]], server: _Serv
 def _labelled_photos(table: Path, names: Mapping[bytes, str]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield the id of each photograph that shows one of the classes, and their names. ``names`` is class id -> name."""
     ids = b"|".join(map(re.escape, names))
-    # Confidence 1: people have seen the class in the photograph; 0: they have seen that it is not there.
-    row = re.compile(rb"^([0-9a-f]{16}),[^,\n]*,(" + ids + rb"),1(?:\.0+)?\r?$", re.MULTILINE)
+    # Confidence 1: people have seen the class in the photograph; 0: they have seen that it is not there. The pattern
+    # begins with the class because re finds fixed text ten times faster than it matches every row.
+    label = re.compile(rb",(" + ids + rb"),1(?:\.0+)?\r?$", re.MULTILINE)
     with table.open("rb") as opened:
         beginning = opened.read(60)
         if not beginning.startswith(_HEADER):
@@ -246,8 +248,14 @@ def _labelled_photos(table: Path, names: Mapping[bytes, str]) -> Iterator[tuple[
                 "Delete it and run this again; if that does not help, this version of searchengine cannot read it."
             )
         rows = mmap(opened.fileno(), 0, access=ACCESS_READ)
-        for id_, matches in groupby(row.finditer(rows), key=lambda match: match[1]):  # tables are sorted by photograph
-            yield id_.decode(), tuple(dict.fromkeys(names[match[2]] for match in matches))
+
+        def photo_id(match: re.Match[bytes]) -> str:
+            row = _PHOTO_ID.match(rows, rows.rfind(b"\n", 0, match.start()) + 1)
+            return row[0].decode() if row else ""
+
+        for id_, matches in groupby(label.finditer(rows), key=photo_id):  # tables are sorted by photograph
+            if id_:
+                yield id_, tuple(dict.fromkeys(names[match[1]] for match in matches))
 
 
 def _write_labels(to: Path, notes: _Notes) -> Path | None:

@@ -117,6 +117,7 @@ def test_the_publishers_addresses() -> None:
 
 @pytest.mark.parametrize("images", [1, 5, 40, 500])
 def test_which_photographs(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path, images: int) -> None:
+    publisher.files["/validation.csv"] += b"\n../../etc/cat,verification,/m/01yrx,1"  # no photograph
     done = get(publisher, tmp_path, ["cat", "DOG"], images)
     assert labels_of(done) == expected(tables, ["Cat", "Dog"], images)
     assert done.files == len(list(done.pictures.rglob("*.jpg")))
