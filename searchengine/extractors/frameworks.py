@@ -177,7 +177,7 @@ def run_task(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> 
     if code < 0:
         raise ExtractorError(
             f"{doing} was stopped by signal {-code}, perhaps because memory ran out: this takes about 3 GB, once. Free "
-            "some, or prepare the model on another machine and copy the model cache."
+            "memory, or prepare the model on another machine and copy the model cache."
         )
     raise ExtractorError(f"{doing} failed: {output[-2000:] or f'exit code {code}'}")
 

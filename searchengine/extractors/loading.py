@@ -209,7 +209,7 @@ class ExtractorRecipe:
         source, precision = source_of(self.spec.model), self.precision
         if source.has_own_precision:
             if precision == "bfloat16":
-                raise ExtractorError("A custom model runs on Keras as it was saved: leave out --precision.")
+                raise ExtractorError("On Keras, a custom model runs as it was saved. Leave out --precision.")
             precision = "float32"
         weights = source.locate(self.spec, self.weights_file, say)  # first, because TensorFlow takes seconds to load
         return runtimes.KerasExtractor(

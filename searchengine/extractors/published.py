@@ -60,8 +60,8 @@ class PublishedSource(NamedSource[Backbone]):
         backbone = backbones()[str(options.model)]
         if options.preprocessing is not None or options.input_size not in (None, backbone.input_size[0]):
             raise ExtractorError(
-                f"{backbone.title} has its own preprocessing and input size: --preprocessing is for .keras files, "
-                "--input-size for those and for EfficientNet-Lite."
+                f"{backbone.title} has its own preprocessing and input size. Leave out --preprocessing, which is for "
+                ".keras files, and --input-size, which is for these and EfficientNet-Lite."
             )
         file = options.weights_file
         return self.spec_of(options, IMAGENET if file is None else identify(file, backbone), backbone.input_size)

@@ -254,7 +254,7 @@ def _fault(arrays: Arrays, dimension: int) -> str:
     """Return a description of what is wrong with the arrays, or an empty string."""
     classes = arrays["classes"]
     if classes.ndim != 1 or classes.dtype.kind != "U" or not 2 <= len(classes) == len(set(classes.tolist())):
-        return "its classes are not a list of different names"
+        return "its classes are not a list of distinct names"
     shapes = {
         "coefficients": (len(classes), dimension),
         "intercepts": (len(classes),),

@@ -202,8 +202,8 @@ def load_checkpoint(
     ]
     if differing:
         raise LearningError(
-            f"{file} belongs to a run with other settings: {'; '.join(differing)}. Use the earlier ones, start again "
-            "with --restart, or choose another --out."
+            f"{file} belongs to a run with other settings: {'; '.join(differing)}. Use the earlier settings, start "
+            "again with --restart, or choose another --out."
         )
     return Checkpoint(settings, epochs, State(groups["last"], groups["optimizer"]), groups["best"])
 

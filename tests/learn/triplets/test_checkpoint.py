@@ -47,7 +47,7 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
     assert int(found.last.optimizer[0]) == 3
-    with pytest.raises(LearningError, match=r"margin was 0.2 and is now 0.3. Use the earlier ones, .*--restart"):
+    with pytest.raises(LearningError, match=r"margin was 0.2 and is now 0.3. Use the earlier settings, .*--restart"):
         load_checkpoint(file, {**settings, "margin": 0.3})
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(LearningError, match="damaged"):
