@@ -30,8 +30,9 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """``numbers`` is (n,) int32: the group of each image, 0 for the largest; -1 without near-duplicates.
+    """Groups of near-duplicates.
 
+    ``numbers`` is (n,) int32: the group of each image, 0 for the largest; -1 for an image without near-duplicates.
     ``limit`` is the threshold as a Euclidean distance.
     """
 

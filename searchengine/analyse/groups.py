@@ -182,8 +182,9 @@ _CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 42, 50, 60)
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """``numbers`` is (n,) int32: the cluster of each row, 0 for the largest; ``distances`` (n,) float32 to its centre.
+    """Clusters of rows.
 
+    ``numbers`` is (n,) int32: the cluster of each row, 0 for the largest; ``distances`` (n,) float32 to its centre.
     ``silhouette``, from -1 to 1, is measured on a sample; None for a single cluster.
     """
 
