@@ -14,8 +14,8 @@ import resource
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
 from datetime import timedelta
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +23,7 @@ from gunicorn.workers.base import Worker
 from waitress.channel import HTTPChannel
 from waitress.task import ThreadedTaskDispatcher
 from waitress.wasyncore import poll2
+from werkzeug.wrappers import Response
 
 from searchengine.errors import SearchEngineError, file_error
 from searchengine.web.http_server import Limits, Task, serve_socket
@@ -57,7 +58,8 @@ class HTTPWorker(Worker):
             self.log.error("%s", message)
             if self.age == 1:
                 sys.exit(_DO_NOT_RESTART)
-            self.wsgi = _unavailable(message)
+            headers = {"Cache-Control": "no-store", "Retry-After": str(_RETRY_SECONDS)}
+            self.wsgi = Response(f"{message}\n", HTTPStatus.SERVICE_UNAVAILABLE, headers, mimetype="text/plain")
             self._end = time.monotonic() + _RETRY_SECONDS
 
     def run(self) -> None:
@@ -101,20 +103,6 @@ class HTTPWorker(Worker):
             environ = {"RAW_URI": task.request.request_uri, **task.environ}
             answer = SimpleNamespace(status=task.status, sent=task.content_bytes_written, headers=task.response_headers)
             self.log.access(answer, task.request, environ, timedelta(seconds=time.time() - task.start_time))
-
-
-def _unavailable(message: str) -> Callable[..., Iterable[bytes]]:
-    """Return an application that answers every request with 503 and a message."""
-    body = f"{message}\n".encode()
-
-    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-        start_response(
-            "503 Service Unavailable", [*headers, ("Cache-Control", "no-store"), ("Retry-After", str(_RETRY_SECONDS))]
-        )
-        return [body]
-
-    return application
 
 
 def _log_with(log: Any) -> None:

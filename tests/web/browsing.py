@@ -1,4 +1,4 @@
-"""A real browser at a real server: Chromium, driven by Playwright, and what every page must not do."""
+"""Fixtures for tests in Chromium, driven by Playwright, that fail if any page reports an error."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, draw
 
 CHROMIUM = Path(os.environ.get("CHROMIUM") or "/usr/bin/chromium")
-# What the browser goes without, in place of Playwright's list of the same. The first three: otherwise a window has
-# pages of its own for what its address bar suggests, which cost more than the page of a test.
+# Features to disable, instead of Playwright's own list. Without the first three, a window has extra pages for the
+# suggestions of its address bar, which cost more than the page under test.
 OFF = [
     "WebUIOmniboxAimPopup",
     "WebUIOmniboxFullPopup",
@@ -58,7 +58,7 @@ in_browser = [
 
 RED = {"name": "red.png", "mimeType": "image/png", "buffer": encoded(draw(COLOURS["red"], (200, 150)))}
 TEXT = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"dear diary"}
-# A File made in the page from base64, as a drop or a paste would bring it.
+# Makes a File in the page from base64, as a drop or a paste would contain it.
 TRANSFER = """([name, type, data]) => {
   const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
   const transfer = new DataTransfer();
@@ -83,7 +83,7 @@ class QuietHandler(WSGIRequestHandler):
 
 
 class ReadAtOnce:
-    """A file that is read and closed as soon as its content is asked for; until then the application may seek in it."""
+    """A file that is read and closed as soon as its content is needed; until then the application may seek in it."""
 
     def __init__(self, file: IO[bytes], _size: int = 0) -> None:
         self._file = file
@@ -99,10 +99,10 @@ class ReadAtOnce:
 
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """A server on this machine, for as long as it is needed; its address."""
+    """Run a server on this machine; yield its address."""
 
     def closing_files(environ: dict[str, Any], start_response: Any) -> Any:
-        # A browser that hangs up, as a window does that closes, leaves this server with the file it was sending open.
+        # When a browser disconnects, for example because its window is closed, this server leaves the file open.
         return app({**environ, "wsgi.file_wrapper": ReadAtOnce}, start_response)
 
     server = make_server("127.0.0.1", 0, closing_files, threaded=True, request_handler=QuietHandler)
@@ -117,12 +117,12 @@ def serving(app: Any) -> Iterator[str]:
 
 
 def context_of(browser: Browser, **options: Any) -> BrowserContext:
-    """A browser context with these options: the one that has them, with its cache, or a new one."""
+    """Return a browser context with these options: an existing one with its cache, or a new one."""
     for context in browser.contexts:
         if _OPTIONS[context] == options:
             return context
     for context in browser.contexts:
-        if not context.pages:  # of a server that is gone
+        if not context.pages:  # the server has stopped
             context.close()
     context = browser.new_context(**options)
     context.set_default_timeout(PATIENCE)
@@ -132,7 +132,7 @@ def context_of(browser: Browser, **options: Any) -> BrowserContext:
 
 @contextmanager
 def pages_at(browser: Browser, base: str) -> Iterator[OpenPage]:
-    """Opens an address in a new tab; in the end nothing may have been wrong in any of them."""
+    """Open an address in a new tab; the test fails if any tab reports an error."""
     wrong: list[str] = []
     contexts = []
 
@@ -142,7 +142,7 @@ def pages_at(browser: Browser, base: str) -> Iterator[OpenPage]:
                 wrong.append(f"a request to another host: {address}")
 
         def said(kind: str, text: str) -> None:
-            # The browser itself notes a refusal of the server, which is what some tests are about.
+            # The browser logs error responses of the server, which some tests provoke.
             if kind in {"error", "warning"} and not re.search(r"status of 4\d\d|net::ERR_FAILED", text):
                 wrong.append(f"console {kind}: {text}")
 
@@ -186,7 +186,7 @@ def ids(page: Page) -> list[int]:
 
 
 def fits(page: Page) -> bool:
-    """Whether nothing is wider than the window."""
+    """Return whether nothing is wider than the window."""
     return bool(page.locator("html").evaluate("(root) => root.scrollWidth <= innerWidth"))
 
 
@@ -197,7 +197,7 @@ def until(page: Page, expression: str, seconds: float = 30) -> None:
     only where the expression is true at once.
     """
     for _ in range(round(seconds / 0.05)):
-        with suppress(Error):  # the page may be going away, or not be there yet
+        with suppress(Error):  # the page may be unloading, or not loaded yet
             if page.evaluate(expression):
                 return
         page.wait_for_timeout(50)

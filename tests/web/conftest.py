@@ -1,4 +1,4 @@
-"""An application over drawn pictures and a search engine that can be worked out by hand."""
+"""Fixtures: an application over drawn pictures, with a search engine whose results can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ JSON = {"Accept": "application/json"}
 
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """45 pictures in eight colours; nothing changes it."""
+    """A folder of 45 pictures in eight colours; no test changes it."""
     return draw_collection(tmp_path_factory.mktemp("collection"), 45)
 
 
 class CompiledTemplates(BytecodeCache):
-    """Keeps them in memory: a test makes sure that no file is written."""
+    """A request that keeps uploads in memory, so that tests can check that no file is written."""
 
     def __init__(self) -> None:
         self.code: dict[str, bytes] = {}
@@ -52,7 +52,7 @@ class CompiledTemplates(BytecodeCache):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_templates() -> Iterator[None]:
-    """Applications share the compiled templates: to compile them takes longer than to render a page."""
+    """Share compiled templates between applications, because compiling takes longer than rendering a page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Flask, "jinja_environment", partial(Environment, bytecode_cache=CompiledTemplates()))
         yield
@@ -75,7 +75,7 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture(scope="session")
 def workspace(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FakeEngine]]:
-    """A server of the collection for the browser: its address and its engine."""
+    """Serve the collection to the browser; yield the address and the engine."""
     from tests.web.browsing import serving
 
     engine = FakeEngine(collection)
@@ -86,7 +86,7 @@ def workspace(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="session")
 def base(workspace: tuple[str, FakeEngine]) -> str:
-    """The address of the server that ``open_page`` opens pages of; a module may have another."""
+    """The address of the server whose pages ``open_page`` opens; a module may override it."""
     return workspace[0]
 
 
@@ -104,16 +104,16 @@ def make_app(engine: FakeEngine, tmp_path: Path, **config: object) -> Flask:
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (320, 240)) -> tuple[io.BytesIO, str]:
-    """A picture of one colour, as the test client sends it in a form."""
+    """Return a picture of one colour, as the test client sends it in a form."""
     return io.BytesIO(encoded(draw(COLOURS[colour], size))), f"{colour}.png"
 
 
 def ids_on(page: str) -> list[int]:
-    """The pictures in the grid of a page."""
+    """Return the pictures in the grid of a page."""
     return [int(found) for found in re.findall(r'<li class="tile[^"]*" id="i(\d+)"', page)]
 
 
 def next_page(page: str) -> str | None:
-    """The address that "Show more" leads to."""
+    """Return the address of the link "Show more"."""
     more = re.search(r'<p class="more"><a class="button" href="([^"]+)"', page)
     return html.unescape(more[1]) if more else None

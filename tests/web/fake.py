@@ -1,4 +1,4 @@
-"""A search engine whose every answer can be worked out by hand.
+"""A search engine whose results can be worked out by hand.
 
 The feature of a picture is its average colour, scaled to length one: a red picture is (1, 0, 0), a yellow one
 (0.71, 0.71, 0). The cosine of red and yellow is 0.71, of red and green 0.
@@ -60,7 +60,7 @@ DISTANCES: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], float]
 
 
 class FakeIndex:
-    """Holds the images of a folder; ids count from 1 in the order of their paths."""
+    """An index of the images in a folder; ids count from 1 in the order of the paths."""
 
     metric = "euclidean"
     fingerprint = "0123456789abcdef"
@@ -78,25 +78,25 @@ class FakeIndex:
             self._features[number] = self.feature_of(mean)
 
     def feature_of(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The feature of an average colour."""
+        """Return the feature of an average colour."""
         return mean / max(float(np.linalg.norm(mean)), 1e-12) if self.normalized else mean
 
     def forget(self, image_id: int) -> None:
-        """Remove an image, as an indexing run beside the server would."""
+        """Remove an image, as a concurrent indexing run would."""
         del self.images[image_id], self._features[image_id]
 
     def change(self, image_id: int, **fields: Any) -> None:
-        """Change what is known of an image."""
+        """Change fields of an image's record."""
         self.images[image_id] = replace(self.images[image_id], **fields)
 
     def count_backwards(self) -> None:
-        """Number the images from the last to the first."""
+        """Number the images in reverse order."""
         last = len(self.images) + 1
         self.images = {last - id_: replace(record, id=last - id_) for id_, record in sorted(self.images.items())}
         self._features = {last - id_: feature for id_, feature in self._features.items()}
 
     def search_remark(self, metric: str) -> None:
-        """Searches are as usual."""
+        """Return None: there is nothing to remark."""
 
     def search(
         self,
@@ -160,7 +160,7 @@ class FakeIndex:
         return Facets(label=facet(labels), format=facet(formats))
 
     def _passing(self, filter: Filter) -> list[ImageRecord]:
-        """By label, format and id; of the rest nothing is known here."""
+        """Filter by label, format and id; other fields are ignored."""
         return [
             record
             for id_, record in sorted(self.images.items())
@@ -215,7 +215,7 @@ class FakeIndex:
 
 
 class FakeWords:
-    """Knows the names of the colours, and no other word."""
+    """A text search that knows only the names of the colours."""
 
     def __init__(self, index: FakeIndex) -> None:
         self._index = index
@@ -238,14 +238,14 @@ class FakeWords:
 
 
 class FakeEngine(ServedEngine):
-    """Searches a ``FakeIndex``; it is its own extractor, and has no map, no groups and no evaluation."""
+    """A search engine over a ``FakeIndex``. It is its own extractor, and has no map, groups or evaluation."""
 
     def __init__(self, folder: Path, *, name: str = "index", normalized: bool = True) -> None:
         super().__init__(FakeIndex(folder, normalized=normalized), name=name)
         self.warmed = False
         self.classified_by: Classifier | SearchEngineError | None = None
         self.queries: list[NDArray[np.uint8]] = []
-        self.previews: list[int | None] = []  # that were asked for
+        self.previews: list[int | None] = []  # requested sizes
 
     def extractor(self) -> FakeEngine:
         return self
@@ -285,7 +285,7 @@ class FakeEngine(ServedEngine):
 
 
 def colour_classifier(*, stale: bool = False) -> Classifier:
-    """Tells red, green and blue pictures apart, for certain where a picture has one of these colours alone."""
+    """Return a classifier of red, green and blue pictures, which is certain about pure colours."""
     held_out = HeldOut(
         images=40, accuracy=0.9, low=0.8, high=0.96, calibration_error=0.1, brier=0.2, by_class=(), confused=()
     )
@@ -314,14 +314,14 @@ def colour_classifier(*, stale: bool = False) -> Classifier:
 
 
 def draw(colour: tuple[int, int, int], size: tuple[int, int] = (320, 240), number: int = 0) -> Image.Image:
-    """A picture of one colour, with its number in the corner so that no two files are the same."""
+    """Return a picture of one colour, with its number in the corner so that all files differ."""
     image = Image.new("RGB", size, colour)
     ImageDraw.Draw(image).text((4, 4), str(number), fill=tuple(255 - part for part in colour))
     return image
 
 
 def draw_collection(folder: Path, count: int) -> Path:
-    """``count`` pictures in every colour and several shapes, one subfolder a colour."""
+    """Write ``count`` pictures in all colours and several shapes, with a subfolder for each colour."""
     names = list(COLOURS)
     for number in range(count):
         name = names[number % len(names)]

@@ -24,7 +24,7 @@ KINDS = ("red", "green", "blue")
 
 
 def fill_index(folder: Path, count: int = COUNT, *, mislabelled: int = 0) -> LocalIndex:
-    """Pictures of three colours; every third is red, and so on. The last few may carry the label of another colour."""
+    """Write pictures in three colours by turns. The last few may be labelled with another colour."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     names = [f"{KINDS[at % 3]} {at:03}.png" for at in range(count)]
@@ -36,7 +36,7 @@ def fill_index(folder: Path, count: int = COUNT, *, mislabelled: int = 0) -> Loc
 
 
 def store_map(index: LocalIndex, count: int = COUNT) -> None:
-    """Three discs: red at the left, green in the middle, blue at the right; image 1 is in the middle of its own."""
+    """Store a map of three discs: red on the left, green in the middle, blue on the right; image 1 is a centre."""
     turn = np.arange(count) // 3
     angle, radius = turn * 2.4, 0.35 * np.sqrt(turn)
     middle = (np.arange(count) % 3 - 1) * 10
@@ -54,7 +54,7 @@ def store_map(index: LocalIndex, count: int = COUNT) -> None:
 
 
 def store_groups(index: LocalIndex, count: int = COUNT, pairs: int = 2) -> None:
-    """A group a colour; images 1 and 4, 2 and 5, 3 and 6, 7 and 10, ... are near-duplicates, so many pairs."""
+    """Store a group for each colour; images 1 and 4, 2 and 5, 3 and 6, 7 and 10, ... are pairs of near-duplicates."""
     rows = Rows.of(index.state())
     duplicate = np.full(count, -1, dtype=np.int32)
     for pair in range(pairs):
@@ -72,7 +72,7 @@ def store_groups(index: LocalIndex, count: int = COUNT, pairs: int = 2) -> None:
 
 
 def read_only_mount(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, catalogs are opened as in a folder that is mounted read-only; writers see another mount of it."""
+    """Open catalogs as if on a read-only mount from here on; writers use another mount of the same folder."""
     connect = database.connect
 
     def without_locks(uri: str) -> sqlite3.Connection:

@@ -1,4 +1,4 @@
-"""Clients that hold a connection, each in one of the ways that there are."""
+"""Clients that occupy a connection, in all possible ways."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _UPLOAD = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
-# What is sent at once, and what is sent a piece at a time. {large}: the address of a large answer.
+# The bytes sent at once, and those sent a piece at a time. {large}: the address of a large response.
 WAYS = {
     "nothing": ("", ""),
     "silent after a few bytes": ("GET", ""),
@@ -25,7 +25,7 @@ WAYS = {
 
 
 class SlowClients:
-    """Connections of one of the WAYS."""
+    """Connections that are all occupied in one of the WAYS."""
 
     def __init__(self, way: str, port: int, large: str) -> None:
         begin, drop = WAYS[way]
@@ -47,7 +47,7 @@ class SlowClients:
                 connection.sendall(self._drop)
 
     def closed(self) -> int:
-        """How many the server has closed by now."""
+        """Return how many connections the server has closed."""
         return sum(map(_is_closed, self.connections))
 
 

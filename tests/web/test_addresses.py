@@ -18,7 +18,7 @@ from tests.web.mapped import fill_index, store_groups, store_map
 HTML, JSON, CSS, SCRIPT = "text/html", "application/json", "text/css", "text/javascript"
 JPEG, PNG, SVG, BYTES = "image/jpeg", "image/png", "image/svg+xml", "application/octet-stream"
 
-# What every index answers: address, status, content type for a browser, and for a client that asks for JSON.
+# The responses of every index: address, status, content type for a browser, content type for a JSON client.
 EVERYWHERE = [
     ("/", 200, HTML, HTML),
     ("/?k=5&n=7", 200, HTML, HTML),
@@ -64,7 +64,7 @@ MAPPED = [
     ("/groups?cluster=1", 200, HTML, HTML),
     ("/groups?duplicates=1&start=1", 200, HTML, HTML),
 ]
-# More than anybody needs of what comes from outside: a list, a number, a text. 200 where it is cut to what there is.
+# Excessive input: long lists, large numbers, long texts. The status is 200 where it is limited to what exists.
 HUGE = 2**63 - 1
 BOUNDED = [
     ("/?n=501", 400),
@@ -100,7 +100,7 @@ BOUNDED = [
 ]
 TAKE_NOTHING = {
     *("analysis.map_", "analysis.points", "analysis.evaluation", "pages.static", "pages.favicon", "pages.healthz"),
-    *("search.by_upload", "compare.by_upload"),  # an upload and what an address says
+    *("search.by_upload", "compare.by_upload"),  # an upload with the fields of an address
 }
 BOUNDED_BODIES = [
     ("/map/paths", "1," * 9_999 + "1", 200),
@@ -123,7 +123,7 @@ METHODS = {
     "/static/any/all.css": "GET, HEAD, OPTIONS",
     "/favicon.ico": "GET, HEAD, OPTIONS",
 }
-# Applications by name: where their indexes are found, and what each is.
+# Applications by name: the prefixes of their indexes, and the kind of each.
 PREFIXES = {
     "one": {"": "mapped", "/i/mapped": "mapped"},
     "two": {"": "drawn", "/i/drawn": "drawn", "/i/mapped": "mapped"},
@@ -154,7 +154,7 @@ def answered(client: FlaskClient, address: str, accept: str, method: str = "GET"
 
 
 @EACH
-def test_what_is_found_there(clients: dict[str, FlaskClient], served: str, prefix: str, kind: str) -> None:
+def test_status_and_format(clients: dict[str, FlaskClient], served: str, prefix: str, kind: str) -> None:
     client = clients[served]
     for template, status, page, data in EVERYWHERE + (MAPPED if kind == "mapped" else DRAWN):
         address = template.replace("KIND", kind)
@@ -163,7 +163,7 @@ def test_what_is_found_there(clients: dict[str, FlaskClient], served: str, prefi
             assert answered(client, prefix + address, JSON, method) == (status, data), address
 
 
-def test_what_is_asked_for_is_bounded(clients: dict[str, FlaskClient]) -> None:
+def test_requested_amounts_are_limited(clients: dict[str, FlaskClient]) -> None:
     client = clients["one"]
     for address, status in BOUNDED:
         assert client.get(address, headers={"Accept": JSON}).status_code == status, address[:80]
@@ -192,13 +192,13 @@ def test_uploads(clients: dict[str, FlaskClient], served: str, prefix: str, kind
     for address in ("/search", "/compare"):
         for accept in (HTML, JSON):
             assert answered(clients[served], prefix + address, accept, "POST") == (400, accept), address
-            if kind == "drawn":  # the model of the other is made up, and embeds nothing
+            if kind == "drawn":  # the other index has a fake model, which cannot embed
                 fields = {"image": picture(), "left": kind, "right": kind}
                 assert answered(clients[served], prefix + address, accept, "POST", data=fields) == (200, accept)
 
 
 @pytest.mark.parametrize("served", PREFIXES)
-def test_beside_the_indexes(clients: dict[str, FlaskClient], served: str) -> None:
+def test_addresses_outside_the_indexes(clients: dict[str, FlaskClient], served: str) -> None:
     client = clients[served]
     assert client.get("/i/mapped").location.removeprefix("http://localhost") == "/i/mapped/"
     assert answered(client, "/i/mapped", HTML, follow_redirects=True) == (200, HTML)
@@ -209,8 +209,8 @@ def test_beside_the_indexes(clients: dict[str, FlaskClient], served: str) -> Non
 
 
 @EACH
-def test_pages_lead_to_their_own_index(clients: dict[str, FlaskClient], served: str, prefix: str, kind: str) -> None:
-    """A page under an index's own address, and an error page there, keeps to it."""
+def test_pages_link_to_their_own_index(clients: dict[str, FlaskClient], served: str, prefix: str, kind: str) -> None:
+    """Links on the pages and error pages of an index stay within that index."""
     client = clients[served]
     for address in ("/", "/search?id=1", "/map", "/groups", "/evaluation", "/nowhere", "/search?id=4711"):
         page = client.get(prefix + address).text

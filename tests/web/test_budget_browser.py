@@ -1,4 +1,4 @@
-"""What the pages cost, and what they are to those who do not see them: bytes, jumps, axe-core."""
+"""The budget of the pages: bytes, layout shifts, and accessibility by axe-core."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.web.browsing import OpenPage, in_browser
 
 pytestmark = in_browser
 
-MOST = 120_000  # bytes of scripts and styles that a first visit takes, compressed
+MOST = 120_000  # compressed bytes of scripts and styles on a first visit
 TILES = 10_000
 MOVED = """() => new Promise((resolve) => new PerformanceObserver((list) => resolve(
   list.getEntries().reduce((sum, shift) => sum + shift.value, 0))).observe({ type: 'layout-shift', buffered: true }) ||
@@ -41,7 +41,7 @@ PAGES = {
 }
 
 
-def test_a_first_visit_is_small_and_nothing_jumps(open_page: OpenPage) -> None:
+def test_a_first_visit_is_small_and_stable(open_page: OpenPage) -> None:
     page = open_page("about:blank", width=360, height=740)
     taken: dict[str, int] = {}
 
@@ -56,7 +56,7 @@ def test_a_first_visit_is_small_and_nothing_jumps(open_page: OpenPage) -> None:
     assert 10_000 < sum(taken.values()) <= MOST, taken
 
 
-def test_of_ten_thousand_pictures_those_in_view_are_drawn(open_page: OpenPage) -> None:
+def test_only_pictures_in_view_are_drawn(open_page: OpenPage) -> None:
     page = open_page("/search?id=3", width=1440, height=900)
     seen = page.evaluate(MANY, TILES)
     assert 0 < seen["drawn"] < 200
@@ -64,7 +64,7 @@ def test_of_ten_thousand_pictures_those_in_view_are_drawn(open_page: OpenPage) -
 
 
 def axe(page: Page) -> list[str]:
-    """What axe-core objects to on a page."""
+    """Return the violations that axe-core finds on a page."""
     if not page.evaluate("Boolean(window.axe)"):
         page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
     violations = page.evaluate("axe.run({ resultTypes: ['violations'] }).then(({ violations }) => violations)")
@@ -75,8 +75,8 @@ def axe(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [360, 1440])
-def test_axe_objects_to_nothing(open_page: OpenPage, width: int) -> None:
-    """All pages on a phone, at night; at a desk those that are laid out otherwise."""
+def test_axe_finds_no_violation(open_page: OpenPage, width: int) -> None:
+    """All pages on a phone in dark mode, and on a desktop those with a different layout."""
     phone = width == 360
     objections = {}
     page = open_page("about:blank", width=width, color_scheme="dark" if phone else "light")

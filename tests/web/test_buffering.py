@@ -1,4 +1,4 @@
-"""The HTTP server: slow clients hold no thread, and no connection for long."""
+"""The HTTP server: slow clients occupy no thread, and no connection for long."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATIENT = Limits(MAX_BODY, idle=NEVER, patience=NEVER, stall=NEVER)
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """/large is 6 MB, as a file or in pieces; anything else says how long the body was."""
+    """Answer /large with 6 MB, as a file or in pieces, and anything else with the length of the body."""
     if environ["PATH_INFO"] == "/large":
         start_response("200 OK", [("Content-Length", str(LARGE))])
         if "HTTP_RANGE" in environ:
@@ -61,13 +61,13 @@ class Running:
 
     @property
     def answers(self) -> bool:
-        """Whether a request has begun that is not answered."""
+        """Return whether a request is unanswered."""
         return any(channel.busy for channel in list(self.server.active_channels.values()))
 
     def stop(self) -> None:
         self._stopped.set()
         self._loop.join()
-        self._threads.shutdown()  # first: a thread that ends writes to the trigger, whose file is closed below
+        self._threads.shutdown()  # first, because a thread that ends writes to the trigger, whose file is closed below
         for channel in list(self.server.active_channels.values()):
             channel.handle_close()
         close_all(self._sockets)
@@ -82,7 +82,7 @@ class Running:
             connection.close()
 
     def raw(self, request: bytes) -> bytes:
-        """The answer up to the end of the connection; none where the server closed it before all was sent."""
+        """Return the response up to the end of the connection; empty if the server closed it before all was sent."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(request)
@@ -90,7 +90,7 @@ class Running:
 
 
 def received(connection: socket.socket) -> bytes:
-    """What comes until the server closes the connection."""
+    """Return everything received until the server closes the connection."""
     answer = b""
     with contextlib.suppress(ConnectionError):
         while more := connection.recv(65536):
@@ -117,7 +117,7 @@ def server() -> Iterator[Running]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_slow_clients_hold_no_thread(server: Running, way: str) -> None:
-    """Five of them, and two threads; they would be waited for as long as they like."""
+    """Five clients on two threads, without a deadline."""
     with slow_clients(way, 5, server.port, "/large") as clients:
         for _ in range(3):
             assert server.ask() == (200, b"0")
@@ -127,7 +127,7 @@ def test_slow_clients_hold_no_thread(server: Running, way: str) -> None:
 
 
 def test_slow_clients_lose_their_connection() -> None:
-    """However often they send a little: it is the whole request that has a limit."""
+    """The deadline is for the whole request, however often clients send a few bytes."""
     with (
         running(Limits(MAX_BODY, idle=0.1, patience=0.1, min_rate=10**9)) as server,
         contextlib.ExitStack() as ways,
@@ -144,17 +144,17 @@ def test_slow_clients_lose_their_connection() -> None:
         assert server.ask() == (200, b"0")
 
 
-def test_what_is_fast_enough_is_waited_for() -> None:
+def test_clients_that_are_fast_enough_are_kept() -> None:
     with (
         running(Limits(MAX_BODY, idle=NEVER, patience=0.05, min_rate=10)) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
     ):
-        # 400 s are allowed for what is sent at first.
+        # The bytes sent first allow 400 s.
         connection.sendall(b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 5000\r\n\r\n" + bytes(4000))
         wait_until(lambda: server.answers)
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent:
             silent.sendall(b"GET")
-            assert received(silent) == b""  # the connections have been looked at
+            assert received(silent) == b""  # the deadlines have been checked
         connection.sendall(bytes(1000))
         assert received(connection).endswith(b"\r\n\r\n5000")
 
@@ -173,7 +173,7 @@ def test_a_full_server_drops_the_slowest(way: str) -> None:
         assert len(server.server.active_channels) <= 10
 
 
-def test_an_upload_on_its_way_is_not_the_slowest() -> None:
+def test_an_arriving_upload_is_not_the_slowest() -> None:
     with (
         running(Limits(MAX_BODY, connections=10)) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as upload,
@@ -195,7 +195,7 @@ def test_too_large_bodies_reach_the_application_without_their_content(server: Ru
     assert server.ask(chunks, encode_chunked=True, headers={"Transfer-Encoding": "chunked"}) == answer
 
 
-def test_who_asks_first_is_refused_before_sending(server: Running) -> None:
+def test_expect_continue_is_refused_before_sending(server: Running) -> None:
     asks = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
     assert server.raw(asks % (MAX_BODY + 1)).startswith(b"HTTP/1.1 413")
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
@@ -205,12 +205,12 @@ def test_who_asks_first_is_refused_before_sending(server: Running) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
-def test_who_asks_first_without_a_body_is_answered(server: Running) -> None:
+def test_expect_continue_without_a_body_is_answered(server: Running) -> None:
     answer = server.raw(b"GET / HTTP/1.1\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200")
 
 
-def test_far_too_large_bodies_are_not_read_to_their_end(server: Running) -> None:
+def test_far_too_large_bodies_are_not_read_to_the_end(server: Running) -> None:
     assert b" 413 " in server.raw(b"POST / HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n")
 
 
@@ -232,21 +232,21 @@ def test_far_too_large_bodies_are_not_read_to_their_end(server: Running) -> None
         b"POST / HTTP/1.1\r\nA: b\r\n Content-Length: 5\r\n\r\nhello",
     ],
 )
-def test_broken_requests(server: Running, request_: bytes) -> None:
+def test_malformed_requests(server: Running, request_: bytes) -> None:
     answer = server.raw(request_)
-    assert answer or len(request_) > 20_000  # or closed while it was sent
+    assert answer or len(request_) > 20_000  # or closed while the request was being sent
     assert not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400", b"HTTP/1.0 431")), answer
     assert server.ask() == (200, b"0")
 
 
-def test_requests_in_a_row_are_answered_in_a_row(server: Running) -> None:
+def test_pipelined_requests_are_answered_in_order(server: Running) -> None:
     posts = [b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + bytes(size) for size in (7, 0, 70_000, 3)]
     answers = server.raw(b"\r\n".join(posts) + b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
     assert re.findall(rb"\r\n\r\n(\d+)", answers) == [b"7", b"0", b"70000", b"3", b"0"]
 
 
-def test_an_answer_that_took_long_is_sent_whole() -> None:
-    """The client's time begins when the answer is there, not when the request came."""
+def test_a_slow_response_is_sent_completely() -> None:
+    """The client's time starts with the response, not with the request."""
 
     def slow(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         started = time.monotonic()
@@ -254,14 +254,14 @@ def test_an_answer_that_took_long_is_sent_whole() -> None:
         return application(environ, start_response)
 
     with running(Limits(MAX_BODY, idle=NEVER, patience=0.2, min_rate=LARGE // 100), slow) as server:
-        server.server.adj.cleanup_interval = 0  # at every turn of the loop
+        server.server.adj.cleanup_interval = 0  # in every turn of the loop
         for _ in range(3):
             answer = server.raw(b"GET /large HTTP/1.1\r\nConnection: close\r\n\r\n")
             assert len(answer.partition(b"\r\n\r\n")[2]) == LARGE
 
 
-def test_who_takes_an_answer_at_once_gets_it_in_parts(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or two hundred large answers, to a proxy, would all be sent before anybody else hears anything."""
+def test_fast_readers_get_a_response_in_parts(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise two hundred large responses to a proxy would be sent before any other client gets a byte."""
     sent: list[int] = []
     handle_write = Channel.handle_write
 
@@ -276,12 +276,12 @@ def test_who_takes_an_answer_at_once_gets_it_in_parts(server: Running, monkeypat
     assert max(sent) <= 65_536
 
 
-def test_a_new_connection_is_not_taken_for_a_closed_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file of the connection that makes room is not used again in the same turn of the loop."""
+def test_a_new_connection_does_not_reuse_a_closed_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file number of a dropped connection is not reused in the same turn of the loop."""
     with running(Limits(MAX_BODY, connections=1)) as server:
         dropped: set[int] = set()
         handle_close = Channel.handle_close
-        turns: list[tuple[set[int], set[int]]] = []  # the files that were closed, and those of connections
+        turns: list[tuple[set[int], set[int]]] = []  # the closed files, and those of connections
         handle_accept = TcpServer.handle_accept
 
         def closing(channel: Channel) -> None:
@@ -304,8 +304,8 @@ def test_a_new_connection_is_not_taken_for_a_closed_one(monkeypatch: pytest.Monk
             assert all(not closed & connections for closed, connections in turns)
 
 
-def test_all_who_wait_are_accepted_in_a_turn() -> None:
-    """One a turn would leave the last of many waiting for as long as large answers are sent to the others."""
+def test_all_waiting_clients_are_accepted_in_one_turn() -> None:
+    """With one client per turn, the last of many would wait while large responses are sent to the others."""
     sockets: dict[int, Any] = {}
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as clients:
         threads = Threads(2)
@@ -318,8 +318,8 @@ def test_all_who_wait_are_accepted_in_a_turn() -> None:
         close_all(sockets)
 
 
-def test_many_requests_of_a_kind_hold_up_no_others() -> None:
-    """Pictures that take long to draw take a quarter of the threads; the kinds of requests take turns."""
+def test_many_requests_of_a_kind_do_not_block_others() -> None:
+    """Slow pictures use at most a quarter of the threads, and the kinds of requests take turns."""
     begun, end = threading.Semaphore(0), threading.Event()
 
     def slow(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -343,7 +343,7 @@ def test_many_requests_of_a_kind_hold_up_no_others() -> None:
         assert all(b"200 OK" in received(connection) for connection in connections)
 
 
-def test_what_has_begun_is_finished() -> None:
+def test_running_requests_are_finished() -> None:
     with running(PATIENT) as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe")
         wait_until(lambda: server.answers)
@@ -357,8 +357,8 @@ def test_what_has_begun_is_finished() -> None:
             server.ask()
 
 
-def test_who_has_just_connected_is_waited_for() -> None:
-    """A worker that makes room for another has accepted connections whose requests are on their way."""
+def test_new_connections_are_waited_for() -> None:
+    """A worker that is being replaced may have accepted connections whose requests are still on their way."""
     with (
         running(replace(PATIENT, arrival=NEVER)) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
@@ -374,7 +374,7 @@ def test_who_has_just_connected_is_waited_for() -> None:
 
 
 def test_pages_do_not_wait_for_uploads() -> None:
-    """Twenty uploads that wait for their turn, and three threads."""
+    """Twenty uploads waiting to be decoded, on three threads."""
     turn = threading.Event()
 
     def waiting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -1,4 +1,4 @@
-"""The cards of a page: which values stand where, whatever a file or a label is called."""
+"""The cards of a page, with names and labels that would reveal a missing escape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tiles(page: str) -> list[str]:
     return page.split('<ul class="grid"', 1)[1].split("</ul>")[0].split("<li ")[1:]
 
 
-def test_names_and_labels_are_escaped_wherever_they_stand(client: FlaskClient, engine: FakeEngine) -> None:
+def test_names_and_labels_are_escaped_everywhere(client: FlaskClient, engine: FakeEngine) -> None:
     for id_, record in engine.index.images.items():
         engine.index.change(
             id_,
@@ -41,22 +41,22 @@ def test_names_and_labels_are_escaped_wherever_they_stand(client: FlaskClient, e
                 assert f"{HOSTILE}{id_}" in unescape(tile)
 
 
-def test_one_label_for_all_says_nothing(client: FlaskClient, engine: FakeEngine) -> None:
+def test_a_label_shared_by_all_is_not_shown(client: FlaskClient, engine: FakeEngine) -> None:
     assert '<span class="name" title="red/red 000.png">red</span>' in client.get("/?n=45").text
     for id_ in engine.index.images:
         engine.index.change(id_, labels=("images",))
     assert '<span class="name" title="red/red 000.png">red 000.png</span>' in client.get("/?n=45").text
 
 
-def test_only_what_fills_the_first_screen_is_loaded_at_once(client: FlaskClient) -> None:
+def test_only_the_first_screen_is_loaded_at_once(client: FlaskClient) -> None:
     lazy = ['loading="lazy"' in tile for tile in tiles(client.get("/search?id=1&k=31").text)]
     assert lazy == [False] * 12 + [True] * 18
 
 
-def test_each_card_can_be_judged_and_searched_by(client: FlaskClient) -> None:
+def test_each_card_has_links_to_search_and_judge(client: FlaskClient) -> None:
     for tile in tiles(client.get("/search?id=1&k=30&metric=cosine").text):
         id_ = int(re.findall(r'data-id="(\d+)"', tile)[0])
-        assert id_ != 1  # it stands in the bar
+        assert id_ != 1  # it is in the bar
         links = [unescape(href) for href in re.findall(r'href="([^"#]*)"', tile)]
         similar = f"/search?id={id_}&metric=cosine"
         like, dislike = (f"/search?id=1&metric=cosine&{word}={id_}" for word in ("like", "dislike"))

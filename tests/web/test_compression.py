@@ -1,4 +1,4 @@
-"""Compressed answers: what is compressed, for whom, and that caches are not led astray."""
+"""Compression: which responses are compressed, for which clients, and what caches are told."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GZIP = {"Accept-Encoding": "gzip, deflate"}
         ("*", "zstd"),
     ],
 )
-def test_pages_shrink_for_those_who_accept_it(client: FlaskClient, accept: str, coding: str) -> None:
+def test_pages_are_compressed_if_accepted(client: FlaskClient, accept: str, coding: str) -> None:
     plain = client.get("/search?id=1")
     assert "Content-Encoding" not in plain.headers
     small = client.get("/search?id=1", headers={"Accept-Encoding": accept})
@@ -44,14 +44,14 @@ def test_pages_shrink_for_those_who_accept_it(client: FlaskClient, accept: str, 
 @pytest.mark.parametrize(
     "accept", ["", "identity", "compress", "gzip;q=0", "gzip;q=0, br;q=0", "deflate", "gzip;q=0, *", "br;q=0, x-y"]
 )
-def test_others_get_them_plain(client: FlaskClient, accept: str) -> None:
+def test_pages_are_sent_uncompressed_otherwise(client: FlaskClient, accept: str) -> None:
     answer = client.get("/", headers={"Accept-Encoding": accept})
     assert "Content-Encoding" not in answer.headers
     assert "<!doctype html>" in answer.text
     assert "Accept-Encoding" in answer.vary
 
 
-def test_images_and_a_few_bytes_are_left_alone(client: FlaskClient) -> None:
+def test_images_and_small_responses_are_not_compressed(client: FlaskClient) -> None:
     for address in ("/thumbnails/1", "/images/1", "/images/1?download=1"):
         answer = client.get(address, headers=GZIP, buffered=True)
         assert "Content-Encoding" not in answer.headers, address
@@ -59,7 +59,7 @@ def test_images_and_a_few_bytes_are_left_alone(client: FlaskClient) -> None:
     assert "Content-Encoding" not in client.get("/healthz", headers=GZIP).headers
 
 
-def test_head_tells_what_get_sends(client: FlaskClient) -> None:
+def test_head_has_the_headers_of_get(client: FlaskClient) -> None:
     address = re.search(r'href="(/static/[^"]+/all.css)"', client.get("/").text)
     assert address is not None
     get, head = (client.open(address[1], method=method, headers=GZIP, buffered=True) for method in ("GET", "HEAD"))
@@ -68,8 +68,8 @@ def test_head_tells_what_get_sends(client: FlaskClient) -> None:
         assert head.headers[name] == get.headers[name], name
 
 
-def test_compressed_or_plain_a_file_is_still_the_same(client: FlaskClient) -> None:
-    """Its weak ETag, from whichever of the two, is answered without the file."""
+def test_etags_do_not_depend_on_compression(client: FlaskClient) -> None:
+    """A weak ETag from either version is answered without the file."""
     match = re.search(r'href="(/static/[^"]+/pages.js)"', client.get("/").text)
     assert match is not None
     plain = client.get(match[1])
@@ -85,7 +85,7 @@ def test_compressed_or_plain_a_file_is_still_the_same(client: FlaskClient) -> No
         assert client.get(match[1], headers={"If-None-Match": 'W/"other"', **headers}).status_code == 200
 
 
-def test_the_map_is_compressed_and_asked_for_again(tmp_path: Path) -> None:
+def test_the_map_is_compressed_and_revalidated(tmp_path: Path) -> None:
     index = fill_index(tmp_path, 60)
     store_map(index, 60)
     client = app_of(index, tmp_path / "cache").test_client()

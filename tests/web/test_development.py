@@ -1,4 +1,4 @@
-"""Flask's own server, for working on the pages: a change of a style, a script or a template shows."""
+"""Flask's own server during development: changes of styles, scripts and templates show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.web.fake import FakeEngine
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_what_changes_shows(engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_show(engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Flask] = []
     told: dict[str, Any] = {}
 
@@ -26,9 +26,9 @@ def test_what_changes_shows(engine: FakeEngine, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(application, "create_app", create_app)
     monkeypatch.setattr(Flask, "run", lambda _, **options: told.update(options))
     assert application.main() == 0
-    # Templates are looked at for each page. All else was read at the start: the server starts anew.
+    # Templates are checked for each page. Everything else is read at the start, so the server restarts.
     assert made[0].jinja_env.auto_reload
     assert told["use_reloader"]
     watched = {Path(file) for file in told["extra_files"]}
     assert {ROOT / "static" / name for name in ("base.css", "pages.js", "favicon.svg")} <= watched
-    assert all(file.is_file() for file in watched)  # of a folder it would watch the Python files only
+    assert all(file.is_file() for file in watched)  # in a folder it would watch only Python files

@@ -1,4 +1,4 @@
-"""The evaluation of an index as a page: what the server says, and how it looks in a real browser."""
+"""The page of an evaluation, from the server and in a real browser."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def client(index: LocalIndex, tmp_path: Path) -> FlaskClient:
     return client
 
 
-def test_without_one_the_page_names_the_command(client: FlaskClient) -> None:
+def test_without_an_evaluation_the_page_names_the_command(client: FlaskClient) -> None:
     page = client.get("/evaluation").text
     assert "No evaluation yet" in page
     assert 'href="/evaluation"' in client.get("/").text
 
 
-def test_it_shows_as_soon_as_it_is_there(client: FlaskClient, index: LocalIndex) -> None:
+def test_an_evaluation_is_shown_without_a_restart(client: FlaskClient, index: LocalIndex) -> None:
     assert "No evaluation yet" in client.get("/evaluation").text
     measured(index)
     page = html.unescape(client.get("/evaluation").text)
@@ -54,15 +54,15 @@ def test_it_shows_as_soon_as_it_is_there(client: FlaskClient, index: LocalIndex)
     assert "For 93\u00a0% of 30 pictures, the first answer has the same label" in page
     for label in ("red", "green", "blue"):
         assert f'<th scope="row">{label} <small>' in page
-    # Each picture leads to a search by it.
+    # Each picture links to a search with it.
     query = evaluation.hardest[0].example.query
     image_id = next(id_ for id_, path in zip(index.ids.tolist(), index.paths, strict=True) if path == query.path)
     assert f'<a href="/search?id={image_id}"><img src="/thumbnails/{image_id}' in page
     assert " style=" not in page
 
 
-def test_every_page_takes_a_picture(client: FlaskClient, index: LocalIndex) -> None:
-    """One can be dropped on any page, and the form says how it is searched by."""
+def test_every_page_accepts_a_picture(client: FlaskClient, index: LocalIndex) -> None:
+    """A picture can be dropped on any page, and the form says where to send it."""
     addresses = ("/", "/search?id=1", "/compare?id=1", "/map", "/groups", "/evaluation", "/search?id=99", "/nowhere")
     forms = {address: client.get(address).text.count('type="file" name="image"') for address in addresses}
     store_map(index, 30)
@@ -73,7 +73,7 @@ def test_every_page_takes_a_picture(client: FlaskClient, index: LocalIndex) -> N
     assert set(forms.values()) == {1}, forms
 
 
-def test_a_stale_or_damaged_one_is_told(client: FlaskClient, index: LocalIndex, tmp_path: Path) -> None:
+def test_a_stale_or_damaged_evaluation_is_reported(client: FlaskClient, index: LocalIndex, tmp_path: Path) -> None:
     measured(index)
     assert "have changed since" not in client.get("/evaluation").text
     fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[1, 2, 3])
@@ -87,7 +87,7 @@ def test_a_stale_or_damaged_one_is_told(client: FlaskClient, index: LocalIndex, 
     assert str(tmp_path) not in answer.text
 
 
-def test_a_stale_one_on_a_read_only_mount_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_evaluation_on_a_read_only_mount_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured(fill_index(tmp_path, 30))
     read_only_mount(monkeypatch)
     client = app_of(LocalIndex.open(tmp_path / "index"), tmp_path / "cache").test_client()
@@ -96,7 +96,7 @@ def test_a_stale_one_on_a_read_only_mount_is_told(tmp_path: Path, monkeypatch: p
     assert "have changed since" in client.get("/evaluation").text
 
 
-def test_of_several_labels_one_is_shared(client: FlaskClient, index: LocalIndex) -> None:
+def test_one_shared_label_of_several_counts(client: FlaskClient, index: LocalIndex) -> None:
     with closing(sqlite3.connect(index.folder / "catalog.sqlite")) as catalog:
         catalog.execute("INSERT INTO labels (image, label, position) VALUES (1, 'odd', 1)")
         catalog.commit()
@@ -106,7 +106,7 @@ def test_of_several_labels_one_is_shared(client: FlaskClient, index: LocalIndex)
     assert "has the same label" not in page
 
 
-def test_one_that_was_kept_before_labels_were_counted(client: FlaskClient, index: LocalIndex) -> None:
+def test_an_evaluation_from_before_labels_were_counted(client: FlaskClient, index: LocalIndex) -> None:
     measured(index)
     file = index.folder / EVALUATION.file
     sheet = json.loads(file.read_text())
@@ -135,12 +135,12 @@ class TestBrowser:
         page.get_by_role("link", name="Evaluation").click()
         expect(page.get_by_role("heading", name="How good are the answers?")).to_be_visible()
         assert fits(page)
-        # The policy lets plots and bars through: they have the page's colours and their own sizes.
+        # The policy allows the styles of plots and bars: they have the page's colours and their own sizes.
         accent = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--accent')")
         assert accent == "rgb(31, 63, 208)"
         assert page.locator(".curve .line").evaluate("(line) => getComputedStyle(line).stroke") == accent
         page.get_by_text("Measures for experts").click()
-        # Each bar is whole, and the better a figure, the fuller its bar.
+        # Each bar is complete, and a better figure fills more of it.
         bars = page.locator(".interval").evaluate_all("(all) => all.map((bar) => bar.getBoundingClientRect().toJSON())")
         assert min(bar["width"] for bar in bars) > 40
         assert max(bar["right"] for bar in bars) <= width
@@ -160,12 +160,12 @@ class TestBrowser:
         expect(page.locator(".chip.query")).to_be_visible()
 
     @pytest.mark.parametrize("width", [360, 1280])
-    def test_a_picture_is_searched_by_from_here(self, open_page: OpenPage, width: int) -> None:
+    def test_pictures_link_to_a_search(self, open_page: OpenPage, width: int) -> None:
         page = open_page("/evaluation", width=width)
         page.keyboard.press("u")
         expect(page.locator("input[name=image]")).to_be_focused()
         transfer = page.evaluate_handle(TRANSFER, ["red.png", "image/png", base64.b64encode(RED["buffer"]).decode()])
-        # This index has no model to embed it by: that it was asked must do.
+        # This index has no model to embed the upload, so it is enough that the request was sent.
         page.route("**/search", lambda route: route.fulfill(status=415, body="<p data-error>As if it was asked</p>"))
         page.dispatch_event("h1", "drop", {"dataTransfer": transfer})
         expect(page.get_by_role("alert")).to_contain_text("As if it was asked")

@@ -1,4 +1,4 @@
-"""The filter on the pages, over an index of real files."""
+"""Filters on the pages, over an index of real files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.web.fake import FakeEngine
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 pictures: 4 labelled cat, of which 2 are JPEGs; 3 labelled dog and 1 “a&b”."""
+    """An index of 8 pictures: 4 labelled cat, of which 2 are JPEGs, 3 labelled dog and 1 “a&b”."""
     folder = tmp_path_factory.mktemp("filtering")
     for number, (label, kind) in enumerate(
         [("cat", "PNG"), ("cat", "PNG"), ("cat", "JPEG"), ("cat", "JPEG"), ("dog", "PNG"), ("dog", "PNG"),
@@ -41,14 +41,14 @@ def client(folder: Path, tmp_path: Path) -> Iterator[FlaskClient]:
 
 
 def chips(page: str) -> dict[str, str]:
-    """What is chosen, each with the address of the page without it."""
+    """Return the choices made, each with the address of the page without it."""
     part = re.search(r'<ul class="chips".*?</ul>', page, re.DOTALL)
     found = re.findall(r'<a class="chip" href="([^"]*)"[^>]*>([^<]*)<', part[0] if part else "")
     return {html.unescape(text): html.unescape(href) for href, text in found}
 
 
 def form(page: str) -> tuple[str, list[tuple[str, str]]]:
-    """The form of the filters: where it leads, and what it sends as it stands."""
+    """Return the action of the filter form, and the fields it would send now."""
     match = re.search(r'id="filters".*?<form action="([^"]*)"(.*?)</form>', page, re.DOTALL)
     assert match is not None
     fields = re.findall(r'<input type="(\w+)"[^>]*? name="(\w+)" value="([^"]*)"( checked)?', match[2])
@@ -57,7 +57,7 @@ def form(page: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def options(page: str, name: str) -> list[str]:
-    """The values of a facet with their counts."""
+    """Return the values of a facet with their counts."""
     found = re.findall(rf'name="{name}" value="([^"]*)".*?<span class="count">(\d+)</span>', page)
     return [f"{html.unescape(value)} {count}" for value, count in found]
 
@@ -65,11 +65,11 @@ def options(page: str, name: str) -> list[str]:
 def test_facets_choose_and_chips_remove(client: FlaskClient) -> None:
     page = client.get("/").text
     assert options(page, "label") == ["cat 4", "dog 3", "a&b 1"]
-    assert not options(page, "folder")  # they would say again what the labels say, which were made from them
+    assert not options(page, "folder")  # folders would only repeat the labels made from them
     page = client.get("/?folder=trips").text
     assert options(page, "folder") == ["trips 8", "trips/a&b 1", "trips/cat 4", "trips/dog 3"]
     page = client.get("/?label=cat").text
-    assert options(page, "label") == ["cat 4", "dog 3", "a&b 1"]  # any other may be added
+    assert options(page, "label") == ["cat 4", "dog 3", "a&b 1"]  # any other label may be added
     assert options(page, "format") == ["JPEG 2", "PNG 2"]
     page = client.get("/?label=cat&format=JPEG").text
     assert len(ids_on(page)) == 2
@@ -78,7 +78,7 @@ def test_facets_choose_and_chips_remove(client: FlaskClient) -> None:
     assert "Clear all" in page
 
 
-def test_what_a_form_without_scripts_leaves_empty_is_no_part_of_the_address(client: FlaskClient) -> None:
+def test_empty_fields_are_removed_from_the_address(client: FlaskClient) -> None:
     for address, clean in (
         ("/?label=cat&after=&min_width=", "/?label=cat"),
         ("/search?id=3&q=&image=&label=cat&before=", "/search?id=3&label=cat"),
@@ -90,7 +90,7 @@ def test_what_a_form_without_scripts_leaves_empty_is_no_part_of_the_address(clie
 
 
 @pytest.mark.parametrize("first", ["/?all=1", "/?folder=trips", "/?format=png&format=jpeg"])
-def test_the_first_page_goes_on_to_the_last_picture(client: FlaskClient, first: str) -> None:
+def test_paging_through_the_collection_reaches_every_picture(client: FlaskClient, first: str) -> None:
     seen: list[int] = []
     address: str | None = first
     while address:
@@ -100,19 +100,19 @@ def test_the_first_page_goes_on_to_the_last_picture(client: FlaskClient, first: 
     assert seen == list(range(1, 9))
 
 
-def test_a_sample_leads_to_all(client: FlaskClient) -> None:
+def test_shuffled_pictures_link_to_all(client: FlaskClient) -> None:
     page = client.get("/").text
     assert len(ids_on(page)) == 3
     assert 'href="/?all=1"' in page
 
 
-def test_what_follows_the_last_of_all(client: FlaskClient) -> None:
+def test_the_page_after_the_last_picture(client: FlaskClient) -> None:
     page = client.get("/?cursor=999").text
     assert "No more pictures" in page
     assert "The index is empty" not in page
 
 
-def test_what_no_picture_has(client: FlaskClient) -> None:
+def test_values_that_no_picture_has(client: FlaskClient) -> None:
     page = html.unescape(client.get("/?label=unicorn&folder=nowhere&camera=Leica").text)
     assert ids_on(page) == []
     assert "No picture has the label “unicorn”. There are: cat, dog, a&b." in page
@@ -122,11 +122,11 @@ def test_what_no_picture_has(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["after=yesterday", "min_width=0", "ids=x", "before=2024-13"])
-def test_what_is_no_filter(client: FlaskClient, wrong: str) -> None:
+def test_invalid_filters(client: FlaskClient, wrong: str) -> None:
     assert client.get(f"/?{wrong}").status_code == 400
 
 
-def test_the_form_says_what_is_chosen(client: FlaskClient) -> None:
+def test_the_form_shows_the_filter(client: FlaskClient) -> None:
     page = client.get("/?label=a%26b&after=2020&min_width=2&label=%22%3E&max_height=900").text
     chosen = [("label", "a&b"), ("label", '">'), ("after", "2020-01-01"), ("min_width", "2"), ("max_height", "900")]
     assert sorted(form(page)[1]) == sorted(chosen)
@@ -142,7 +142,7 @@ def test_results_are_filtered_before_they_are_ranked(client: FlaskClient) -> Non
 
 
 @pytest.mark.parametrize("query", ["id=4", "id=4&label=cat&label=dog", "id=4&copies=1&metric=cosine", "id=4&label=cat"])
-def test_results_go_on_to_the_last_picture(client: FlaskClient, query: str) -> None:
+def test_paging_through_results_reaches_every_picture(client: FlaskClient, query: str) -> None:
     whole = client.get(f"/search?{query}&k=100", headers=JSON).get_json()
     seen: list[int] = []
     cursor = ""
@@ -154,7 +154,7 @@ def test_results_go_on_to_the_last_picture(client: FlaskClient, query: str) -> N
     assert len(seen) == whole["total"]
 
 
-def test_results_without_a_label_that_exists(client: FlaskClient) -> None:
+def test_results_with_an_unknown_label(client: FlaskClient) -> None:
     answer = client.get("/search?id=1&label=unicorn", headers=JSON).get_json()
     assert (answer["hits"], answer["total"]) == ([], 0)
     assert answer["unknown"] == ["No picture has the label “unicorn”. There are: cat, dog, a&b."]
@@ -163,7 +163,7 @@ def test_results_without_a_label_that_exists(client: FlaskClient) -> None:
     assert "No picture matches this filter" in page
 
 
-def test_no_form_drops_a_part_of_the_query(client: FlaskClient) -> None:
+def test_every_form_keeps_the_whole_query(client: FlaskClient) -> None:
     parts = {"id": "1", "like": "2", "metric": "cosine", "label": "cat", "k": "3", "distinct": "1"}
     page = client.get("/search", query_string=parts).text
     address, fields = form(page)

@@ -1,4 +1,4 @@
-"""A picture asked of an index that does not hold it, by its file; what is wrong with the file is told on that side."""
+"""Comparisons by a picture that one index does not hold, so that its file is used instead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.web.fake import COLOURS, FakeEngine, draw
 
 @pytest.fixture
 def two(collection: Path) -> dict[str, FakeEngine]:
-    """The same pictures twice, but picture 3 in the first only."""
+    """Two indexes of the same pictures, except that picture 3 is in the first only."""
     unit, raw = FakeEngine(collection, name="unit"), FakeEngine(collection, name="raw", normalized=False)
     raw.index.forget(3)
     return {"unit": unit, "raw": raw}
@@ -34,7 +34,7 @@ def with_file(engine: FakeEngine, image_id: int, file: Path, data: bytes) -> Non
 
 
 @pytest.mark.parametrize(("data", "why"), [(encoded(draw(COLOURS["red"]))[:200], "damaged"), (b"text", "not an image")])
-def test_a_file_that_cannot_be_read_costs_that_side_only(
+def test_an_unreadable_file_affects_one_side_only(
     client: FlaskClient, two: dict[str, FakeEngine], tmp_path: Path, data: bytes, why: str
 ) -> None:
     with_file(two["unit"], 3, tmp_path / "changed.png", data)

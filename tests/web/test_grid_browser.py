@@ -1,4 +1,4 @@
-"""The grid in a real browser, on a phone and at a desk: how far it goes on, its keys, and the way back to it."""
+"""The grid in a real browser, on a phone and on a desktop: endless loading, keys and Back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = in_browser
 @pytest.mark.parametrize(
     ("address", "size"), [("/", PHONE), ("/search?id=3", DESK), ("/?all=1", DESK), ("/search?id=3&like=5", PHONE)]
 )
-def test_the_grid_goes_on_to_the_end(open_page: OpenPage, address: str, size: dict[str, Any]) -> None:
+def test_the_grid_loads_more_up_to_the_end(open_page: OpenPage, address: str, size: dict[str, Any]) -> None:
     page = open_page(address, **size)
     all_of_them = 45 - address.count("id=") - address.count("like=")
     tiles = page.locator(".tile")
@@ -30,7 +30,7 @@ def test_the_grid_goes_on_to_the_end(open_page: OpenPage, address: str, size: di
     assert fits(page)
 
 
-def test_rows_are_as_high_as_is_wanted_and_remembered(open_page: OpenPage) -> None:
+def test_the_height_of_rows_is_remembered(open_page: OpenPage) -> None:
     page = open_page("/search?id=3", **DESK)
     heights = "[...document.querySelectorAll('.photo')].slice(0, 4).map((photo) => photo.offsetHeight)"
     before = page.evaluate(heights)
@@ -43,11 +43,11 @@ def test_rows_are_as_high_as_is_wanted_and_remembered(open_page: OpenPage) -> No
 
 
 @both_sizes
-def test_pictures_begin_at_once_and_show_their_scores(open_page: OpenPage, size: dict[str, Any]) -> None:
+def test_pictures_start_near_the_top_and_show_their_scores(open_page: OpenPage, size: dict[str, Any]) -> None:
     page = open_page("about:blank", **size)
     addresses = ["/", "/search?id=3", "/search?id=3&like=5&like=6&dislike=9"]
     if size is PHONE:
-        addresses.append("/search?id=3&label=red&label=blue&min_width=10")  # what is chosen takes no line of its own
+        addresses.append("/search?id=3&label=red&label=blue&min_width=10")  # filters in use take no extra line
     for address in addresses:
         page.goto(address)
         tile = page.locator(".tile").first
@@ -55,7 +55,7 @@ def test_pictures_begin_at_once_and_show_their_scores(open_page: OpenPage, size:
         assert box is not None
         assert box["y"] <= 140
         if "id" in address:
-            # What is liked gives an order: its scores are no shares.
+            # With likes, scores only give an order and are not shares.
             expect(tile.locator(".rank" if "like" in address else ".score")).to_be_visible()
             expect(tile.locator(".rank, .score")).to_have_count(1)
         top = page.locator("header.top").bounding_box()
@@ -81,7 +81,7 @@ def test_keyboard(open_page: OpenPage) -> None:
     assert page.evaluate(focused) == 0
     page.keyboard.press("+")
     facts(page).to_contain_text("1 liked")
-    assert page.evaluate(focused) == 0  # on the one that has moved up
+    assert page.evaluate(focused) == 0  # on the picture that has moved up
     page.keyboard.press("-")
     facts(page).to_contain_text("1 liked, 1 disliked")
     page.keyboard.press("?")
@@ -129,10 +129,10 @@ def test_tab_reaches_every_action_and_the_focus_is_never_lost(open_page: OpenPag
     assert len(reached) >= wanted
 
 
-# -- the way back ---------------------------------------------------------------------------------------------------
+# -- Back -----------------------------------------------------------------------------------------------------------
 
 
-def test_back_to_views_that_are_no_longer_held(open_page: OpenPage) -> None:
+def test_back_to_views_that_are_no_longer_in_memory(open_page: OpenPage) -> None:
     page = open_page("/search?id=3")
     page.evaluate("window.same = true")
     for id_ in range(4, 30):
@@ -157,19 +157,19 @@ def test_back_after_skipping_to_the_pictures(open_page: OpenPage) -> None:
     page.wait_for_url("**#title")
     for _ in ("Clear", "Size", "Ranking", "photo"):
         page.keyboard.press("Tab")
-    expect(page.locator("a.photo").first).to_be_focused()  # not the filters, which come before
+    expect(page.locator("a.photo").first).to_be_focused()  # and not to the filters, which come first
     judge(page, 1, "like")
     facts(page).to_contain_text("2 liked")
     page.go_back()
     page.wait_for_url("**#title")
     facts(page).to_contain_text("1 liked")
-    page.go_back()  # the step that the link made
+    page.go_back()  # the step of the skip link
     facts(page).to_contain_text("1 liked")
     page.go_back()
     facts(page).not_to_contain_text("liked")
 
 
-def test_a_first_run_is_followed(
+def test_the_progress_of_a_run_is_shown(
     open_page: OpenPage, workspace: tuple[str, FakeEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = workspace[1].index

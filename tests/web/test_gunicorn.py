@@ -1,4 +1,4 @@
-"""The server as it runs for real: gunicorn, an index made by the offline script, the model that ships."""
+"""The server as in production: gunicorn, an index made by the offline script, the packaged model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def start(index_dir: Path, port: int, **environ: str) -> subprocess.Popen[str]:
 
 
 def free_port() -> int:
-    """A port that nothing listens on, below those that the system gives to connections, so that it stays free."""
+    """Return a free port below those that the system uses for connections, so that it stays free."""
     for port in random.sample(range(20_000, 32_000), 100):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
@@ -69,7 +69,7 @@ class Server:
 
 
 def wait_until_up(server: Server) -> None:
-    """At most two minutes: the machine may be busy with other tests."""
+    """Wait for at most two minutes, because the machine may be busy with other tests."""
     for _ in range(1200):
         try:
             server.ask("GET", "/healthz")
@@ -86,7 +86,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     images = draw_collection(folder / "images", 16)
     index(images, folder / "index")
     port = free_port()
-    # Only the thumbnails: what was exported for other tests may be used here too.
+    # Only thumbnails: models exported for other tests may be used here too.
     process = start(folder / "index", port, SEARCHENGINE_MAX_UPLOAD_MB="1")
     served = Server(process, port, images, folder / "index")
     wait_until_up(served)
@@ -133,7 +133,7 @@ def test_no_tensorflow_is_loaded(server: Server) -> None:
     assert "/site-packages/tensorflow/" not in loaded
 
 
-def test_too_large_uploads_get_their_answer(server: Server) -> None:
+def test_too_large_uploads_get_a_response(server: Server) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     body = form(("image", bytes(3_000_000), "large.png"))
     status, _, page = server.ask("POST", "/search", body, headers)
@@ -152,8 +152,8 @@ def test_a_growing_index_shows_without_a_restart(server: Server) -> None:
     assert "17 pictures" in server.ask("GET", "/")[2].decode()
 
 
-def test_an_index_that_breaks_is_a_sentence_until_it_is_back(server: Server) -> None:
-    """As where the matrix is cut in the midst of a search, which ends the worker with a bus error."""
+def test_a_broken_index_is_reported_until_it_is_restored(server: Server) -> None:
+    """For example, truncating the matrix during a search ends the worker with a bus error."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
     if not children.exists():
         pytest.skip("the children of a process are only listed by Linux")
@@ -177,7 +177,7 @@ def serve_command(port: int, *indexes: Path) -> list[str]:
     return [sys.executable, "-m", "searchengine", "serve", "--port", str(port), *options]
 
 
-def test_a_missing_index_is_told_in_a_sentence(server: Server, tmp_path: Path) -> None:
+def test_a_missing_index_is_reported(server: Server, tmp_path: Path) -> None:
     command = serve_command(free_port(), server.index_dir, tmp_path / "none")
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert run.returncode == 1

@@ -1,4 +1,4 @@
-"""Which names the server answers to."""
+"""The host names that the server answers to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHERS = ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.
 
 @pytest.fixture
 def ask(engine: FakeEngine, tmp_path: Path) -> Ask:
-    """The status of an answer to a request with that Host header."""
+    """Return the status of the response to a request with a Host header."""
     clients: dict[str, FlaskClient] = {}
 
     def get(host: str, address: str = "/search?id=1&k=1", **config: object) -> int:
@@ -32,9 +32,9 @@ def ask(engine: FakeEngine, tmp_path: Path) -> Ask:
 
 
 def test_a_private_server_answers_to_local_names_only(ask: Ask) -> None:
-    """Else a page of evil.example that lets this name point here could read the collection."""
+    """Otherwise a page of evil.example whose name points here could read the collection."""
     for bind in ("127.0.0.1", "localhost", "::1"):
-        for host in (*LOCAL, "192.168.0.7:8000"):  # a tunnel by address
+        for host in (*LOCAL, "192.168.0.7:8000"):  # a tunnel to an address
             assert ask(host, BIND=bind) == 200, (bind, host)
         for host in OTHERS:
             assert ask(host, BIND=bind) == 400, (bind, host)
@@ -78,7 +78,7 @@ def test_impossible_names_are_refused(engine: FakeEngine, tmp_path: Path, config
             assert b"".join(body).endswith(b".\n")
 
 
-def test_any_name_can_be_asked_for(ask: Ask) -> None:
+def test_any_name_can_be_allowed(ask: Ask) -> None:
     assert ask("evil.example", HOSTS="*") == 200
 
 
@@ -109,7 +109,7 @@ def test_pages_of_other_sites_cannot_post_a_query(engine: FakeEngine, tmp_path: 
         answer = client.post(address, data=form(("image", PNG, "a.png")), headers={**headers, **multipart})
         assert answer.status_code == 403, headers
         assert "page of another site" in answer.text
-    assert client.get("/", headers=FOREIGN[0]).status_code == 200  # a link may lead here
+    assert client.get("/", headers=FOREIGN[0]).status_code == 200  # a link from another site is fine
 
 
 def test_same_origin_through_a_configured_proxy(engine: FakeEngine, tmp_path: Path) -> None:

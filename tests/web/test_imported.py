@@ -1,4 +1,4 @@
-"""An index of imported features: rows without a picture, and no model to search by one."""
+"""An index of imported features: rows without a picture, and no model to embed uploads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.web.conftest import JSON, picture
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[FlaskClient]:
-    """Five rows: four on a line, one apart; the last has a picture."""
+    """A client of five rows: four on a line, one apart; the last has a picture."""
     write_pictures(tmp_path / "in", five=50)
     features = np.array([[0, 0], [1, 0], [3, 0], [7, 0], [0, 9]], dtype=np.float32)
     paths = ["one.png", "two.png", "three.png", "four.png", "five.png"]
@@ -33,7 +33,7 @@ def client(tmp_path: Path) -> Iterator[FlaskClient]:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[FlaskClient]:
-    """Three rows of which nothing is known."""
+    """A client of three rows without any metadata."""
     np.save(tmp_path / "f.npy", np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32))
     import_features(tmp_path / "f.npy", tmp_path / "bare")
     engine = ServedEngine.open(tmp_path / "bare")
@@ -41,7 +41,7 @@ def bare(tmp_path: Path) -> Iterator[FlaskClient]:
     engine.close()
 
 
-def test_an_image_of_the_id_0(tmp_path: Path) -> None:
+def test_an_image_with_id_0(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", features=np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32), ids=[0, 1, 2])
     import_features(tmp_path / "f.npz", tmp_path / "index")
     engine = ServedEngine.open(tmp_path / "index")
@@ -72,21 +72,21 @@ def test_search_by_row(client: FlaskClient) -> None:
     assert client.get("/search?id=9").status_code == 404
 
 
-def test_pictures_are_shown_where_there_are_some(client: FlaskClient) -> None:
+def test_rows_with_a_picture_show_it(client: FlaskClient) -> None:
     page = client.get("/").text
     assert "<b>ship" not in page
     assert re.findall(r'<img src="/thumbnails/(\d)', page) == ["5"]
     assert client.get("/images/5", buffered=True).mimetype == "image/png"
 
 
-def test_there_is_no_original_of_a_row(bare: FlaskClient) -> None:
+def test_a_row_has_no_original(bare: FlaskClient) -> None:
     answer = bare.get("/images/1")
     assert answer.status_code == 404
     assert "it has no picture" in answer.text
     assert bare.get("/thumbnails/1").mimetype == "image/svg+xml"
 
 
-def test_an_uploaded_picture_gets_a_sentence(client: FlaskClient) -> None:
+def test_uploads_are_refused_with_a_reason(client: FlaskClient) -> None:
     page = client.get("/").text
     assert 'type="file"' not in page
     assert "without the model" in page

@@ -1,4 +1,4 @@
-"""Likes, dislikes and predicted labels: what the server says of them."""
+"""Likes, dislikes and predicted labels, without a browser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def upload(**fields: Any) -> dict[str, Any]:
     return {"image": picture(), **fields}
 
 
-def test_what_is_said_of_a_picture_counts_last() -> None:
+def test_the_last_judgement_of_a_picture_counts() -> None:
     judged = Query().judging(3, LIKED).judging(4, DISLIKED).judging(4, LIKED)
     assert judged == Query.of(liked=[3, 4])
     assert judged.judging(3, DISLIKED) == Query.of(liked=[4], disliked=[3])
@@ -46,19 +46,19 @@ def test_likes_change_the_ranking(client: FlaskClient, engine: FakeEngine) -> No
     assert body["query"]["id"] == red
     assert (body["liked"], body["disliked"], body["rule"]) == ([yellow], [blue], "rocchio")
     assert [hit["rank"] for hit in body["hits"]] == [1, 2, 3]
-    # What was judged, and the query, are left out.
+    # Judged pictures, and the query itself, are left out.
     everything = client.get(f"/search?id={red}&like={yellow}&dislike={blue}&k=100", headers=JSON).get_json()["hits"]
     assert {hit["id"] for hit in everything} == set(range(1, 46)) - {red, yellow, blue}
     # Likes alone are a search too.
     assert set(colours(client, f"/search?like={red}&like={yellow}&k=5")) == {"orange"}
 
 
-def test_the_page_says_by_what_rule_and_takes_back(client: FlaskClient, engine: FakeEngine) -> None:
+def test_the_page_names_the_rule_and_can_undo_likes(client: FlaskClient, engine: FakeEngine) -> None:
     red, yellow, blue = (image(engine, colour) for colour in ("red", "yellow", "blue"))
     page = html.unescape(client.get(f"/search?id={red}&like={yellow}&dislike={blue}&metric=cosine").text)
     assert "Ranked by what you liked" in page
     assert 'class="bar"' in page
-    assert 'class="score"' not in page  # such scores only tell an order
+    assert 'class="score"' not in page  # such scores only give an order
     assert 'aria-current="page"' not in page  # it is not the collection
     assert "1 liked, 1 disliked" in page
     back = re.findall(r'href="([^"]*)"[^>]*? data-judge="(back|clear)"', page)
@@ -75,17 +75,17 @@ def test_the_page_says_by_what_rule_and_takes_back(client: FlaskClient, engine: 
     first = ids_on(page)[0]
     assert f'href="/search?id={red}&like={yellow}&like={first}&rule=rocchio"' in page
     assert f'href="/search?id={red}&like={yellow}&dislike={first}&rule=rocchio"' in page
-    # Nothing can be said of the picture that is searched by.
+    # The picture searched by cannot be judged.
     assert page.count('data-judge="like"') == page.count('data-judge="dislike"') == len(ids_on(page))
     assert client.get(f"/search?id={red}&k=5").text.count('data-judge="like"') == 4
     assert "2 liked" in client.get(f"/search?like={red}&like={yellow}").text
-    # The collection itself can be liked from; dislikes alone rank nothing.
+    # Pictures of the collection can be liked; dislikes alone rank nothing.
     assert re.findall('data-judge="(like|dislike)"', client.get("/").text) == ["like"] * 45
     page = html.unescape(client.get(f"/search?id={red}&dislike={blue}").text)
     assert 'href="/" aria-label="Remove the picture"' in page
 
 
-def test_more_of_a_judged_ranking(engine: FakeEngine, tmp_path: Path) -> None:
+def test_paging_through_a_judged_ranking(engine: FakeEngine, tmp_path: Path) -> None:
     client = make_app(engine, tmp_path, DEFAULT_K=10).test_client()
     address = "/search?id=1&like=2&dislike=3"
     shown: list[int] = []
@@ -99,7 +99,7 @@ def test_more_of_a_judged_ranking(engine: FakeEngine, tmp_path: Path) -> None:
     assert len(shown) == 42
 
 
-def test_an_upload_is_judged_by(client: FlaskClient, engine: FakeEngine) -> None:
+def test_an_upload_with_likes(client: FlaskClient, engine: FakeEngine) -> None:
     yellow, red = image(engine, "yellow"), image(engine, "red")
     answer = client.post("/search", data=upload(like=str(yellow), k="5"), headers=JSON).get_json()
     assert {hit["label"] for hit in answer["hits"]} == {"orange"}
@@ -125,14 +125,14 @@ def test_an_upload_is_judged_by(client: FlaskClient, engine: FakeEngine) -> None
         ("/search?id=&like=2", "must be a whole number"),
     ],
 )
-def test_what_cannot_be_judged_by(client: FlaskClient, address: str, sentence: str) -> None:
+def test_invalid_likes(client: FlaskClient, address: str, sentence: str) -> None:
     answer = client.get(address, headers=JSON)
     assert answer.status_code == 400
     assert sentence in answer.get_json()["error"]
     assert client.get(address).status_code == 400
 
 
-def test_what_is_gone_since_says_no_more(client: FlaskClient, engine: FakeEngine) -> None:
+def test_likes_of_removed_pictures_are_ignored(client: FlaskClient, engine: FakeEngine) -> None:
     red, yellow = image(engine, "red"), image(engine, "yellow")
     answer = client.get(f"/search?id={red}&like={yellow}&like=4711&like={red}", headers=JSON).get_json()
     assert answer["liked"] == [yellow]
@@ -144,7 +144,7 @@ def test_without_a_classifier_nothing_is_predicted(client: FlaskClient) -> None:
     assert "predicted" not in client.get("/search?id=1", headers=JSON).get_json()
 
 
-def test_the_predicted_label_stands_with_its_probability(client: FlaskClient, engine: FakeEngine) -> None:
+def test_the_predicted_label_has_its_probability(client: FlaskClient, engine: FakeEngine) -> None:
     engine.classified_by = colour_classifier()
     red = image(engine, "red")
     for answer in (
@@ -160,12 +160,12 @@ def test_the_predicted_label_stands_with_its_probability(client: FlaskClient, en
     assert "looks like <b>red</b> 91\u00a0%" in page
     assert "right for 90\u00a0% of the pictures" in page
     assert "have changed since" not in page
-    # It says so whatever the ranking is by, and nothing where there is no picture.
+    # The label is shown for any ranking that starts from a picture.
     assert "looks like" in client.get(f"/search?id={red}&like=1").text
     assert "looks like" not in client.get("/search?like=1").text
 
 
-def test_a_stale_or_damaged_classifier_is_told(client: FlaskClient, engine: FakeEngine) -> None:
+def test_a_stale_or_damaged_classifier_is_reported(client: FlaskClient, engine: FakeEngine) -> None:
     engine.classified_by = colour_classifier(stale=True)
     assert "have changed since the classifier was trained" in client.get("/search?id=1").text
     assert client.get("/search?id=1", headers=JSON).get_json()["predicted"]["stale"] is True

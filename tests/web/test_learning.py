@@ -37,7 +37,7 @@ def test_the_ranking_is_that_of_the_rule(client: FlaskClient, index: LocalIndex,
     body = client.get(f"/search?id=1&like=4&like=5&dislike=2&rule={rule}&k=12", headers=JSON).get_json()
     assert [hit["id"] for hit in body["hits"]] == [hit.id for hit in expected]
     assert body["rule"] == rule
-    # A query as its feature, which is how an upload comes, ranks as the same one by its id.
+    # A query by feature, as for an upload, ranks like the same query by id.
     by_feature = engine.search(Query.of(index.feature(1), **judged))
     assert [hit.id for hit in by_feature if hit.id != 1][:11] == [hit.id for hit in expected][:11]
 
@@ -54,6 +54,6 @@ def test_the_label_is_that_of_the_classifier(client: FlaskClient, index: LocalIn
     assert best.label == "red"
     assert predicted["stale"] is False
     fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[30])
-    # It is looked at beside the answers.
+    # It is checked in the background.
     wait_until(lambda: client.get("/search?id=1", headers=JSON).get_json()["predicted"]["stale"])
     assert "have changed since the classifier was trained" in client.get("/search?id=1").text

@@ -1,4 +1,4 @@
-"""The map and the groups: what the server says of them."""
+"""The pages of the map and the groups, without a browser."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_without_a_map_the_page_names_the_command(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(("page", "command"), [("map", "map"), ("groups", "cluster"), ("evaluation", "evaluate")])
-def test_a_page_names_its_whole_command_to_this_machine_only(
+def test_the_whole_command_is_shown_on_this_machine_only(
     page: str, command: str, client: FlaskClient, index: LocalIndex
 ) -> None:
     whole = f"searchengine {command} --index-dir {index.folder.absolute()}"
@@ -62,7 +62,7 @@ def test_a_page_names_its_whole_command_to_this_machine_only(
         assert str(index.folder) not in text
 
 
-def test_points_are_what_the_map_says(client: FlaskClient, index: LocalIndex) -> None:
+def test_points_agree_with_the_map(client: FlaskClient, index: LocalIndex) -> None:
     store_map(index, 30)
     answer = client.get("/map/points")
     points = unpacked(answer.data)
@@ -87,13 +87,13 @@ def test_points_are_what_the_map_says(client: FlaskClient, index: LocalIndex) ->
     assert unpacked(other.data)["cluster"][:4] == [0, 1, 2, 0]
 
 
-def test_paths_of_what_is_selected(client: FlaskClient) -> None:
+def test_paths_of_selected_images(client: FlaskClient) -> None:
     assert client.post("/map/paths", data="2,1,99,x").get_json() == ["green 001.png", "red 000.png"]
-    # In portions, of which the last one counts too.
+    # In several batches, including the last one.
     assert client.post("/map/paths", data="99," * 1200 + "3").get_json() == ["blue 002.png"]
 
 
-def test_a_path_may_hold_a_line_break(tmp_path: Path) -> None:
+def test_paths_may_contain_line_breaks(tmp_path: Path) -> None:
     index = fill_index(tmp_path, 3)
     path = 'a\nb, "c".png'
     with sqlite3.connect(index.folder / "catalog.sqlite") as catalog:
@@ -103,7 +103,7 @@ def test_a_path_may_hold_a_line_break(tmp_path: Path) -> None:
     assert client.post("/map/paths", data="1,2").get_json() == [path, "green 001.png"]
 
 
-def test_what_changed_since_is_said_of_a_read_only_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_are_reported_on_a_read_only_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_only_mount(monkeypatch)
     index = fill_index(tmp_path, 30)
     store_map(index, 30)
@@ -114,7 +114,7 @@ def test_what_changed_since_is_said_of_a_read_only_mount(tmp_path: Path, monkeyp
         assert unpacked(client.get("/map/points").data)["id"] == list(range(gone + 1, 31))
 
 
-def test_what_changed_since_is_said(client: FlaskClient, index: LocalIndex, tmp_path: Path) -> None:
+def test_changes_are_reported(client: FlaskClient, index: LocalIndex, tmp_path: Path) -> None:
     store_map(index, 27)
     store_groups(index, 27)
     assert "3 pictures were added" in client.get("/map").text
@@ -133,10 +133,10 @@ def test_groups_open(client: FlaskClient, index: LocalIndex) -> None:
     store_groups(index, 30)
     page = client.get("/groups").text
     assert "3 groups" in page
-    assert "silhouette is 0.900" in page  # among what is folded up
+    assert "silhouette is 0.900" in page  # in the collapsed part
     assert page.count('class="group"') == 5
     one = client.get("/groups?cluster=2").text
-    # The most typical first, and only those of the group.
+    # The most typical image first, and only images of the group.
     assert re.findall(r'<li class="tile[^"]*" id="i(\d+)"', one) == [str(number) for number in range(2, 31, 3)]
     assert "mostly green" in one
     assert one.count('data-judge="like"') == 10

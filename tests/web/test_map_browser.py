@@ -58,7 +58,7 @@ def names(page: Page) -> int:
 
 
 def spots(page: Page) -> dict[str, tuple[float, float]]:
-    """The middle of what is coloured red, green and blue on the canvas, in px of the window; by the pixels drawn."""
+    """Return the centres of the red, green and blue pixels on the canvas, in px of the window."""
     zoom(page)
     found: dict[str, tuple[float, float]] = page.evaluate(
         """() => {
@@ -87,7 +87,7 @@ def spots(page: Page) -> dict[str, tuple[float, float]]:
 
 
 def over_something(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Moves the pointer in a widening spiral until it is over a picture."""
+    """Move the pointer in a widening spiral until it is over a picture."""
     for step in range(60):
         at = (x + 3 * step * math.cos(step), y + 3 * step * math.sin(step))
         page.mouse.move(*at)
@@ -106,7 +106,7 @@ def circle(page: Page, x: float, y: float, radius: float) -> None:
 
 
 def pinch(page: Page) -> None:
-    """Two fingers move apart."""
+    """Move two fingers apart."""
     box = page.locator("canvas").bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -122,13 +122,13 @@ def test_pictures_and_names_at_each_level_of_zoom(open_map: OpenPage) -> None:
     assert zoom(page) == 1
     seen = []
     for key in ["+"] * 5 + ["-"] * 5:
-        page.keyboard.press(key)  # at once: nothing has to be focused first
+        page.keyboard.press(key)  # without focusing anything first
         seen.append((shown(page), names(page)))
     assert all(pictures and named for pictures, named in seen)
-    assert seen[:4] == seen[8:4:-1]  # what is shown does not depend on the way there
+    assert seen[:4] == seen[8:4:-1]  # the pictures shown do not depend on the path
     for key in ["+"] * 12 + ["ArrowLeft", "ArrowUp"] * 12:
         page.keyboard.press(key)
-        assert shown(page) > 0  # no key leads to where nothing is
+        assert shown(page) > 0  # no key leads to an empty part
     page.get_by_role("button", name="Show all").click()
     assert zoom(page) == 1
     for name, larger in (("Zoom in", True), ("Zoom out", False)):
@@ -137,7 +137,7 @@ def test_pictures_and_names_at_each_level_of_zoom(open_map: OpenPage) -> None:
         assert (zoom(page) > now) is larger
 
 
-def test_only_what_is_in_view_is_loaded(open_map: OpenPage) -> None:
+def test_only_pictures_in_view_are_loaded(open_map: OpenPage) -> None:
     page = open_map()
     x, y = spots(page)["left"]
     page.mouse.move(x, y)
@@ -149,7 +149,7 @@ def test_only_what_is_in_view_is_loaded(open_map: OpenPage) -> None:
     assert shown(page) > 0
     page.wait_for_load_state("networkidle")
     ids = {int(re.search(r"/thumbnails/(\d+)", address)[1]) for address in loaded}  # type: ignore[index]
-    assert {id_ % 3 for id_ in ids} == {1}  # red ones
+    assert {id_ % 3 for id_ in ids} == {1}  # red images
 
 
 def test_back_from_a_result_returns_to_the_view(open_map: OpenPage) -> None:
@@ -161,7 +161,7 @@ def test_back_from_a_result_returns_to_the_view(open_map: OpenPage) -> None:
     page.mouse.click(*over_something(page, x, y))
     page.wait_for_url(re.compile(r"/search\?id=\d+"))
     assert int(page.url.split("=")[1]) % 3 == 1
-    page.keyboard.press("0")  # no key of the map works here
+    page.keyboard.press("0")  # keys of the map do not work here
     page.go_back()
     expect(page.locator("canvas[data-ready=true]")).to_be_visible()
     assert "#at=" in page.url
@@ -208,7 +208,7 @@ def test_by_keys(open_map: OpenPage) -> None:
     expect(page.locator(".map-selection")).to_be_hidden()
     page.keyboard.press("s")
     expect(page.get_by_role("button", name="Select")).to_have_attribute("aria-pressed", "true")
-    page.locator("[data-part=colour]").press("0")  # in a field, keys are typed
+    page.locator("[data-part=colour]").press("0")  # in a field, keys type text
     assert zoom(page) > 1
     page.locator("canvas").focus()
     page.keyboard.press("0")
@@ -216,12 +216,12 @@ def test_by_keys(open_map: OpenPage) -> None:
     page.wait_for_url(re.compile(r"/search\?id=\d+"))
 
 
-def test_what_a_colour_stands_for_can_be_chosen(open_map: OpenPage) -> None:
+def test_legend_entries_select_their_images(open_map: OpenPage) -> None:
     page = open_map(color_scheme="light")
     swatch = page.locator(".map-key i").first
     light = swatch.evaluate("(swatch) => getComputedStyle(swatch).backgroundColor")
     page.evaluate("() => setInterval(() => document.querySelector('.map-key button').click())")
-    page.emulate_media(color_scheme="dark")  # seen, although colours are asked for all the time
+    page.emulate_media(color_scheme="dark")  # noticed, although colours are read all the time
     expect(swatch).not_to_have_css("background-color", light)
     page.reload()
     page.wait_for_selector("canvas[data-ready=true]")
@@ -266,7 +266,7 @@ def test_a_phone_without_scripts(browser: Browser, served: str, address: str) ->
     with pages_at(browser, served) as open_:
         page = open_(address, width=360, java_script_enabled=False)
         assert fits(page)
-        # All of the chooser can be seen and tapped.
+        # The whole file input can be seen and tapped.
         field, frame = (
             page.locator("input[name=image]").bounding_box(),
             page.locator(".choose:not(.scripted)").bounding_box(),

@@ -1,4 +1,4 @@
-"""How near is near: measured in one pass, and again beside the answers."""
+"""The limit of nearness: measured in one pass, and again in the background."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.web.fake import FakeIndex
 
 
 class Counting(FakeIndex):
-    """Counts the passes; ``size`` and ``fingerprint`` are what it says of itself."""
+    """An index that counts the passes over its features; ``size`` and ``fingerprint`` can be set."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -53,18 +53,18 @@ def test_it_is_measured_once_in_one_pass(counting: Counting) -> None:
     assert counting.passes == 1
 
 
-def test_without_warming_up_the_first_question_measures(counting: Counting) -> None:
+def test_without_warming_up_the_first_call_measures(counting: Counting) -> None:
     assert Nearness(counting).is_far(0.9)
     assert counting.passes == 1
 
 
-def test_a_collection_that_has_doubled_is_measured_beside_the_answers(counting: Counting) -> None:
+def test_a_doubled_collection_is_measured_in_the_background(counting: Counting) -> None:
     nearness = Nearness(counting)
     nearness.warm()
     counting.size = 100
     counting.free.clear()
     for _ in range(3):
-        assert nearness.is_far(0.9)  # nobody waits: the old figure serves
+        assert nearness.is_far(0.9)  # without waiting, the old limit is used
     assert counting.passes == 1
     counting.free.set()
     settle(nearness)
@@ -73,7 +73,7 @@ def test_a_collection_that_has_doubled_is_measured_beside_the_answers(counting: 
     assert counting.passes == 2
 
 
-def test_the_figure_of_another_extractor_is_not_used(counting: Counting) -> None:
+def test_the_limit_of_another_extractor_is_not_used(counting: Counting) -> None:
     nearness = Nearness(counting)
     nearness.warm()
     counting.fingerprint = "f" * 16
@@ -81,7 +81,7 @@ def test_the_figure_of_another_extractor_is_not_used(counting: Counting) -> None
     assert counting.passes == 2
 
 
-def test_small_collections_have_none(counting: Counting) -> None:
+def test_small_collections_have_no_limit(counting: Counting) -> None:
     counting.size = 39
     nearness = Nearness(counting)
     nearness.warm()
@@ -89,7 +89,7 @@ def test_small_collections_have_none(counting: Counting) -> None:
     assert counting.passes == 0
 
 
-def test_an_image_removed_meanwhile_is_no_fault(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_removed_during_the_measurement(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(image_id: int) -> NDArray[np.float32]:
         raise UnknownImageError("The index holds no image 1.")
 
@@ -101,15 +101,15 @@ def test_an_image_removed_meanwhile_is_no_fault(counting: Counting, monkeypatch:
 
 
 class NearCopies(Counting):
-    """Every picture has a copy beside it, at a hundredth of the distance from one kind to the next."""
+    """An index where every picture has a near copy, at a hundredth of the distance between kinds."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._features = {id_: np.array([id_ // 2 * 1.0, id_ % 2 * 0.01, 0.0]) for id_ in self.images}
 
 
-def test_among_near_copies_what_is_merely_alike_is_not_far(collection: Path) -> None:
+def test_similar_images_among_near_copies_are_not_far(collection: Path) -> None:
     nearness = Nearness(NearCopies(collection))
     nearness.warm()
-    assert not nearness.is_far(2.0)  # 200 times as far as a copy, and yet much nearer than most others
+    assert not nearness.is_far(2.0)  # 200 times as far as a copy, but much nearer than most others
     assert nearness.is_far(20.0)

@@ -25,7 +25,7 @@ def test_first_page_shows_the_collection(client: FlaskClient) -> None:
     assert 'type="file" name="image"' in page
 
 
-def test_first_page_can_be_browsed_on(engine: FakeEngine, tmp_path: Path) -> None:
+def test_paging_through_the_first_page(engine: FakeEngine, tmp_path: Path) -> None:
     client = make_app(engine, tmp_path, SAMPLE=20).test_client()
     page = client.get("/").text
     assert len(ids_on(page)) == 20
@@ -36,14 +36,14 @@ def test_first_page_can_be_browsed_on(engine: FakeEngine, tmp_path: Path) -> Non
     assert 'class="more"' not in client.get("/?n=60").text
 
 
-def test_first_page_while_a_run_goes_on(engine: FakeEngine, client: FlaskClient) -> None:
+def test_first_page_during_a_run(engine: FakeEngine, client: FlaskClient) -> None:
     engine.index.run = RunProgress(4000, 20000, active=True)
     assert "4 000 of 20 000 so far" in client.get("/").text
     engine.index.run = RunProgress(4000, 20000, active=False)
     assert "indexing stopped at 4 000 of 20 000" in client.get("/").text
 
 
-def test_empty_index_says_what_to_do(tmp_path: Path) -> None:
+def test_an_empty_index_says_what_to_do(tmp_path: Path) -> None:
     engine = FakeEngine(tmp_path)
     client = make_app(engine, tmp_path / "app").test_client()
     assert "No pictures yet" in client.get("/").text
@@ -68,7 +68,7 @@ def test_search_by_id_ranks_as_worked_out_by_hand(client: FlaskClient, engine: F
     labels = list(dict.fromkeys(hit["label"] for hit in hits))
     assert labels[:3] == ["red", "orange", "yellow"]
     orange = next(hit for hit in hits if hit["label"] == "orange")
-    # The cosine of (1, 0, 0) and (255, 128, 0) / |...|, but for the number drawn in a corner.
+    # The cosine of (1, 0, 0) and (255, 128, 0) / |...|, apart from the number drawn in a corner.
     assert orange["score"] == pytest.approx(255 / (255**2 + 128**2) ** 0.5, abs=0.02)
 
 
@@ -80,7 +80,7 @@ def test_search_by_id_is_a_page_that_can_be_shared(client: FlaskClient) -> None:
     assert "45 pictures" in page
 
 
-def test_a_page_says_where_the_search_was_approximate(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_says_that_the_search_was_approximate(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     remark = "Quick search: it finds 99.4 % of what a comparison with every picture would find."
     assert "Quick search" not in client.get("/search?id=3").text
     monkeypatch.setattr(FakeIndex, "search_remark", lambda *_: remark)
@@ -129,10 +129,10 @@ def test_bad_ks(client: FlaskClient, k: str) -> None:
     assert "whole number from 1 to 500" in answer.text
     assert client.post("/search", data={"image": picture(), "k": k}).status_code == 400
     assert client.get("/", query_string={"k": k}).status_code == 400
-    assert len(client.get("/search?id=1&k=5&k=x", headers=JSON).get_json()["hits"]) == 5  # the first one counts
+    assert len(client.get("/search?id=1&k=5&k=x", headers=JSON).get_json()["hits"]) == 5  # the first value counts
 
 
-def test_an_image_removed_after_the_search_does_no_harm(
+def test_an_image_removed_after_the_search(
     client: FlaskClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = engine.index.search
@@ -146,9 +146,9 @@ def test_an_image_removed_after_the_search_does_no_harm(
     assert ids_on(client.get("/search?id=1&k=5").text) == [hit.id for hit in hits if hit.id != 1]
 
 
-def test_nothing_close_is_said(client: FlaskClient, engine: FakeEngine) -> None:
+def test_results_that_are_all_far_are_reported(client: FlaskClient, engine: FakeEngine) -> None:
     sentence = "Nothing here looks much like it"
-    black = io.BytesIO(encoded(Image.new("RGB", (320, 240))))  # of no colour, so as far from one as from another
+    black = io.BytesIO(encoded(Image.new("RGB", (320, 240))))  # grey, so equally far from all colours
     assert sentence in client.post("/search", data={"image": (black, "black.png")}).text
     file = engine.index.record(9).file
     assert file is not None
@@ -156,11 +156,11 @@ def test_nothing_close_is_said(client: FlaskClient, engine: FakeEngine) -> None:
     assert "Nothing else here" not in client.get("/search?id=9").text
 
 
-def test_scores_that_only_tell_an_order_are_ranks(collection: Path, tmp_path: Path) -> None:
+def test_scores_that_only_give_an_order_are_shown_as_ranks(collection: Path, tmp_path: Path) -> None:
     client = make_app(FakeEngine(collection, normalized=False), tmp_path).test_client()
     page = client.get("/search?id=1").text
-    assert 'class="score"' not in page  # a percentage would mean something else in every search
-    assert re.findall(r'class="rank">(\d+)<', page)[:2] == ["2", "3"]  # the query, which is first, is not repeated
+    assert 'class="score"' not in page  # a percentage would mean something different in every search
+    assert re.findall(r'class="rank">(\d+)<', page)[:2] == ["2", "3"]  # the query, which ranks first, is not repeated
     assert "The number on a picture is its rank" in page
 
 
@@ -171,7 +171,7 @@ def test_healthz(client: FlaskClient, engine: FakeEngine) -> None:
     assert client.get("/healthz").get_json()["run"] == {"done": 1, "total": 2, "active": True}
 
 
-def test_a_fault_of_ours_is_a_page_too(engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_errors_get_a_page(engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(n: int) -> None:
         raise RuntimeError("a secret of the server")
 

@@ -1,4 +1,4 @@
-"""Originals, thumbnails, static files, and the headers on everything."""
+"""Originals, thumbnails, static files and their headers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_nonces_differ(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(("kind", "side"), [("thumbnails", 480), ("previews", 2048)])
-def test_smaller_copies_are_kept_and_known_again(tmp_path: Path, kind: str, side: int) -> None:
+def test_renditions_are_kept_and_revalidated(tmp_path: Path, kind: str, side: int) -> None:
     (tmp_path / "in").mkdir()
     draw(COLOURS["red"], (2400, 600)).save(tmp_path / "in" / "wide.tif")
     engine = FakeEngine(tmp_path / "in")
@@ -40,7 +40,7 @@ def test_smaller_copies_are_kept_and_known_again(tmp_path: Path, kind: str, side
     assert answer.mimetype == "image/jpeg"
     assert Image.open(io.BytesIO(answer.data)).size == (side, side // 4)
     assert "immutable" in answer.headers["Cache-Control"]
-    assert "private" in answer.headers["Cache-Control"]  # not for a cache that serves others too
+    assert "private" in answer.headers["Cache-Control"]  # shared caches must not keep it
     assert [file.stem for file in (tmp_path / "cache").rglob("*.jpg")] == [record.content_hash]
     again = client.get(f"/{kind}/1", headers={"If-None-Match": answer.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
@@ -63,7 +63,7 @@ def test_original_and_download(tmp_path: Path) -> None:
     client = make_app(FakeEngine(folder), tmp_path).test_client()
     answer = client.get("/images/1", buffered=True)
     assert (answer.mimetype, answer.data) == ("image/jpeg", data)
-    assert answer.headers["X-Accel-Buffering"] == "no"  # or nginx takes all of it at once, onto a disk
+    assert answer.headers["X-Accel-Buffering"] == "no"  # otherwise nginx writes all of it to disk at once
     assert client.get("/images/1", headers={"If-None-Match": answer.headers["ETag"]}, buffered=True).status_code == 304
     assert client.get("/images/1", headers={"Range": "bytes=0-9"}, buffered=True).data == data[:10]
     answer = client.get("/images/1?download=1", buffered=True)
@@ -149,13 +149,13 @@ def test_details(tmp_path: Path) -> None:
         ("192.0.2.7", "127.0.0.1", {}, False),
         ("127.0.0.1", "192.0.2.1", {}, False),
         ("127.0.0.1", "photos.example.org", {}, False),
-        ("localhost", "localhost", {}, False),  # a Unix socket, to which a proxy is connected
+        ("localhost", "localhost", {}, False),  # a Unix socket, used by a proxy
         ("", "localhost", {}, False),
         ("127.0.0.1", "localhost", {"X-Forwarded-For": "192.0.2.7"}, False),
         ("127.0.0.1", "localhost", {"Via": "1.1 proxy"}, False),
     ],
 )
-def test_only_a_reader_at_this_machine_sees_whole_paths(
+def test_only_browsers_on_this_machine_see_absolute_paths(
     engine: FakeEngine, tmp_path: Path, peer: str, host: str, headers: dict[str, str], shown: bool
 ) -> None:
     client = make_app(engine, tmp_path, HOSTS="*").test_client()
@@ -165,8 +165,8 @@ def test_only_a_reader_at_this_machine_sees_whole_paths(
     assert answer["absolute"] == (str(engine.index.record(1).file) if shown else None)
 
 
-def test_an_original_of_endless_metadata_is_sent_without_them(tmp_path: Path) -> None:
-    """Nobody can say whether they tell where it was taken."""
+def test_an_original_with_endless_metadata_is_sent_as_jpeg(tmp_path: Path) -> None:
+    """It cannot be checked whether such metadata has the location."""
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.gif").write_bytes(encoded(draw(COLOURS["red"]), "GIF") + b"II*\0" * 2001)
@@ -176,13 +176,13 @@ def test_an_original_of_endless_metadata_is_sent_without_them(tmp_path: Path) ->
         assert (answer.status_code, answer.mimetype) == (200, "image/jpeg")
 
 
-def test_original_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_original_with_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     data = encoded(draw(COLOURS["red"]), "JPEG")
     Path(os.fsdecode(bytes(folder) + b"/caf\xe9.jpg")).write_bytes(data)
     engine = FakeEngine(folder)
-    renamed(engine, "caf\N{REPLACEMENT CHARACTER}.jpg")  # as an index shows it
+    renamed(engine, "caf\N{REPLACEMENT CHARACTER}.jpg")  # as in an index
     client = make_app(engine, tmp_path).test_client()
     assert client.get("/image/1/details").get_json()["absolute"] is None
     for address in ("/images/1", "/images/1?download=1"):
@@ -206,7 +206,7 @@ def test_original_in_a_relative_folder(tmp_path: Path, monkeypatch: pytest.Monke
     assert (settings.images_dir, settings.cache_dir) == (tmp_path / "in", tmp_path / "cache")
 
 
-def test_the_reason_of_a_missing_thumbnail_is_a_header_whatever_the_name(tmp_path: Path) -> None:
+def test_the_reason_for_a_missing_thumbnail_is_a_header(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     draw(COLOURS["red"]).save(tmp_path / "in" / "a.png")
     engine = FakeEngine(tmp_path / "in")
@@ -222,13 +222,13 @@ def renamed(engine: FakeEngine, path: str) -> None:
     engine.index.change(1, path=path)
 
 
-def test_browsers_get_jpeg_for_what_they_cannot_show(tmp_path: Path) -> None:
+def test_formats_that_browsers_cannot_show_are_sent_as_jpeg(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     data = encoded(draw(COLOURS["green"], (64, 48)), "TIFF")
     (folder / "scan.tif").write_bytes(data)
     client = make_app(FakeEngine(folder), tmp_path).test_client()
-    for _ in range(2):  # made, then kept
+    for _ in range(2):  # made, then kept on disk
         answer = client.get("/images/1", buffered=True)
         assert answer.mimetype == "image/jpeg"
         assert Image.open(io.BytesIO(answer.data)).size == (64, 48)
@@ -236,7 +236,7 @@ def test_browsers_get_jpeg_for_what_they_cannot_show(tmp_path: Path) -> None:
     assert (answer.mimetype, answer.data) == ("image/tiff", data)
 
 
-def test_a_file_that_is_gone_or_no_image_any_more(tmp_path: Path, collection: Path) -> None:
+def test_a_file_that_is_missing_or_no_longer_an_image(tmp_path: Path, collection: Path) -> None:
     folder = shutil.copytree(collection / "red", tmp_path / "in")
     engine = FakeEngine(folder)
     client = make_app(engine, tmp_path).test_client()
@@ -253,11 +253,11 @@ def test_a_file_that_is_gone_or_no_image_any_more(tmp_path: Path, collection: Pa
     page = client.get("/search?id=1")
     assert page.status_code == 200
     assert "moved or deleted" in page.text
-    # What took the place of an image is not handed out.
+    # Whatever replaced the image is not sent.
     second.write_text("<script>alert(1)</script>")
     assert client.get("/images/2", buffered=True).status_code == 415
     assert client.get("/images/2?download=1", buffered=True).status_code == 415
-    # Another image in its place is shown, but not kept under the old content's name.
+    # Another image in its place is shown, but not kept under the hash of the old content.
     third.write_bytes(encoded(draw(COLOURS["blue"])))
     known = engine.index.record(3).content_hash
     assert known is not None
@@ -282,7 +282,7 @@ def test_static_files(client: FlaskClient) -> None:
     assert client.get("/static/x/%2e%2e/%2e%2e/pyproject.toml").status_code == 404
 
 
-def test_styles_come_in_one_piece_and_scripts_are_named_at_once(client: FlaskClient) -> None:
+def test_styles_are_one_file_and_scripts_are_preloaded(client: FlaskClient) -> None:
     page = client.get("/").text
     styles = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page)
     assert len(styles) == 1
@@ -302,7 +302,7 @@ def test_styles_come_in_one_piece_and_scripts_are_named_at_once(client: FlaskCli
     assert client.get("/static/x/nothing.css").status_code == 404
 
 
-def test_vendored_files_are_those_that_were_published(client: FlaskClient) -> None:
+def test_vendored_files_match_their_hashes(client: FlaskClient) -> None:
     vendor = folder("static") / "vendor"
     packages = json.loads((vendor / "vendor.json").read_bytes())
     listed = {
@@ -321,6 +321,6 @@ def test_vendored_files_are_those_that_were_published(client: FlaskClient) -> No
     assert client.get("/static/x/vendor/vendor.json").status_code == 404
 
 
-def test_no_index_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_index_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(IndexNotFoundError, match=str(tmp_path / "none")):
         create_app({"INDEX_DIR": tmp_path / "none"})

@@ -1,4 +1,4 @@
-"""Behind a reverse proxy under a path of its own: a real nginx where there is one, else the path is cut off here."""
+"""Behind a reverse proxy under a path prefix: a real nginx if installed, otherwise the prefix is removed here."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def app_of(collection: Path, folder: Path, **config: Any) -> Any:
 @pytest.fixture(scope="module")
 def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("prefix")
-    if NGINX is None:  # the path is cut off here then, as with SCRIPT_NAME
+    if NGINX is None:  # otherwise the prefix is removed here, as with SCRIPT_NAME
         app = app_of(collection, folder)
         with serving(DispatcherMiddleware(Response("outside of the prefix", 404), {PREFIX: app})) as address:
             yield address
@@ -88,7 +88,7 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
-    """In the end every address that was asked for lay under the prefix."""
+    """Open pages; at the end, check that every requested address was under the prefix."""
     asked: list[str] = []
     with pages_at(browser, base) as open_:
 
@@ -170,6 +170,6 @@ def test_map_groups_and_what_is_missing(open_page: OpenPage) -> None:
     page.goto(f"{PREFIX}/nowhere")
     page.get_by_role("link", name="All pictures").click()
     page.wait_for_url(f"**{PREFIX}/")
-    # A path without its last stroke leads on to where the page is.
+    # A path without its final slash redirects to the page.
     page.goto(f"{PREFIX}/i/mapped")
     assert urlsplit(page.url).path.startswith(f"{PREFIX}/i/mapped")

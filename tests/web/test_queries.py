@@ -1,4 +1,4 @@
-"""Queries as a browser and a program spell them: parts of a picture, pages of results, JSON, copies, the label."""
+"""Queries of browsers and programs: parts of a picture, paging, JSON, copies, predicted labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.web.fake import COLOURS, FakeEngine, colour_classifier, draw_collecti
 
 
 def halves() -> bytes:
-    """Red on the left, blue on the right."""
+    """Return a picture that is red on the left and blue on the right."""
     image = Image.new("RGB", (200, 100), COLOURS["red"])
     image.paste(COLOURS["blue"], (100, 0, 200, 100))
     return encoded(image)
@@ -30,7 +30,7 @@ def posted(client: FlaskClient, **fields: str) -> Any:
     ).get_json()
 
 
-def test_the_part_of_an_upload_is_what_is_searched_by(client: FlaskClient) -> None:
+def test_search_by_a_part_of_an_upload(client: FlaskClient) -> None:
     for box, colour in (("0,0,.5,1", "red"), ("0.5,0.25,0.5,0.5", "blue")):
         answer = posted(client, box=box, k="3")
         assert [hit["label"] for hit in answer["hits"]] == [colour] * 3
@@ -40,11 +40,11 @@ def test_the_part_of_an_upload_is_what_is_searched_by(client: FlaskClient) -> No
     assert "#part{--left:0.0;--top:0.0;--wide:0.5;--high:1.0}" in page  # the chip shows the part
     key = hashlib.sha256(halves()).hexdigest()[:16]
     assert f'href="/search?upload={key}&amp;box=0.0,0.0,0.5,1.0&amp;metric=manhattan"' in page
-    # Another picture in place of one of the index: the part of that one is not its part.
+    # An upload replaces a picture of the index, so the box of that picture does not apply.
     assert "box" not in posted(client, id="3", box="0,0,.5,1")["query"]
 
 
-def test_the_part_of_a_picture_of_the_index(tmp_path: Path) -> None:
+def test_search_by_a_part_of_an_indexed_picture(tmp_path: Path) -> None:
     draw_collection(tmp_path / "in", 16)
     (tmp_path / "in" / "a.png").write_bytes(halves())
     engine = FakeEngine(tmp_path / "in")
@@ -61,7 +61,7 @@ def test_the_part_of_a_picture_of_the_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("box", ["0,0,0.001,0.5", "0.8,0,0.5,1", "-0.1,0,1,1", "1", "a,b,c,d", "nan,0,1,1"])
-def test_a_box_that_is_refused(client: FlaskClient, box: str) -> None:
+def test_invalid_boxes(client: FlaskClient, box: str) -> None:
     refusals = (
         client.get("/search", query_string={"id": 1, "box": box}, headers=JSON),
         client.post("/search", data={"image": (io.BytesIO(halves()), "a.png"), "box": box}, headers=JSON),
@@ -72,7 +72,7 @@ def test_a_box_that_is_refused(client: FlaskClient, box: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["id=http://a.b/c.jpg", "id=1&cursor=x", "id=1&distinct=x", "box=0,0,1,1"])
-def test_what_is_no_query_gets_a_sentence(client: FlaskClient, query: str) -> None:
+def test_invalid_queries(client: FlaskClient, query: str) -> None:
     for headers in (JSON, {}):
         answer = client.get(f"/search?{query}", headers=headers)
         assert answer.status_code == 400
@@ -84,7 +84,7 @@ def test_what_is_no_query_gets_a_sentence(client: FlaskClient, query: str) -> No
 
 
 @pytest.mark.parametrize("rest", ["", "&metric=manhattan", "&like=3", "&label=red&label=blue", "&distinct=1"])
-def test_results_go_on_to_the_last_picture(client: FlaskClient, rest: str) -> None:
+def test_paging_through_results_reaches_every_picture(client: FlaskClient, rest: str) -> None:
     whole = client.get(f"/search?id=5&k=45{rest}", headers=JSON).get_json()
     assert whole["cursor"] is None
     address = f"/search?id=5&k=7{rest}"
@@ -103,10 +103,10 @@ def test_results_go_on_to_the_last_picture(client: FlaskClient, rest: str) -> No
             break
         page = client.get(following).text
         assert "Show the first" in page
-    assert pages == [hit["id"] for hit in whole["hits"] if hit["id"] != 5]  # itself stands in the bar
+    assert pages == [hit["id"] for hit in whole["hits"] if hit["id"] != 5]  # the query itself is in the bar
 
 
-def test_results_end_though_a_liked_picture_is_removed_meanwhile(client: FlaskClient, engine: FakeEngine) -> None:
+def test_paging_ends_although_a_liked_picture_is_removed(client: FlaskClient, engine: FakeEngine) -> None:
     address = "/search?id=5&like=9&like=13&k=20"
     body = client.get(address, headers=JSON).get_json()
     assert body["total"] > 20
@@ -118,13 +118,13 @@ def test_results_end_though_a_liked_picture_is_removed_meanwhile(client: FlaskCl
     assert ranks == list(range(21, 21 + len(ranks)))
 
 
-def test_what_follows_the_last_picture(client: FlaskClient) -> None:
+def test_the_page_after_the_last_result(client: FlaskClient) -> None:
     page = client.get("/search?id=5&cursor=99.0:1:45").text
     assert "Show the first" in page
     assert "You have seen them all" in page
 
 
-def test_a_query_in_json_is_answered_as_in_an_address(client: FlaskClient) -> None:
+def test_a_query_in_json_gives_the_results_of_its_address(client: FlaskClient) -> None:
     body = {"examples": [{"id": 5}, {"id": 9, "sign": 1}, {"id": 2, "sign": -1}], "k": 6, "rule": "rocchio"}
     answer = client.post("/search", json=body).get_json()
     assert answer == client.get("/search?id=5&like=9&dislike=2&k=6&rule=rocchio", headers=JSON).get_json()
@@ -141,7 +141,7 @@ def test_a_query_in_json_is_answered_as_in_an_address(client: FlaskClient) -> No
 @pytest.mark.parametrize(
     "field", [{"rule": "\ud800"}, {"metric": "\udfff"}, {"text": "a\ud800"}, {"box": [0, 0, 10**400, 1]}]
 )
-def test_json_that_no_program_should_write(client: FlaskClient, field: dict[str, Any], headers: dict[str, str]) -> None:
+def test_invalid_json(client: FlaskClient, field: dict[str, Any], headers: dict[str, str]) -> None:
     body = {"examples": [{"id": 5, **field}]} if "box" in field else {"examples": [{"id": 5}], **field}
     answer = client.post("/search", json=body, headers=headers)
     assert answer.status_code == 400
@@ -162,7 +162,7 @@ def test_one_file_stands_for_its_copies(tmp_path: Path) -> None:
     assert len(client.get("/search?id=3&copies=1", headers=JSON).get_json()["hits"]) == 12
 
 
-def test_the_label_is_said_only_where_neighbours_agree_and_are_near(
+def test_a_label_is_predicted_only_if_near_neighbours_agree(
     client: FlaskClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.classified_by = colour_classifier()
@@ -172,7 +172,7 @@ def test_the_label_is_said_only_where_neighbours_agree_and_are_near(
 
     assert predicted("red")["labels"][0]["label"] == "red"
     assert "not_sure" not in predicted("red")
-    # The classifier knows red, green and blue alone; the neighbours of a yellow picture are yellow.
+    # The classifier knows only red, green and blue; the neighbours of a yellow picture are yellow.
     unsure = predicted("yellow")
     assert unsure["labels"] == []
     assert unsure["not_sure"][1] == "yellow"

@@ -1,4 +1,4 @@
-"""An index of the compact model, which no longer comes with the program: what it still does, and what to do."""
+"""An index of the compact model, which is no longer included: what still works, and what to do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def client(index: Path, tmp_path: Path) -> Iterator[FlaskClient]:
     engine.close()
 
 
-def test_it_is_browsed_and_searched_by_its_own_images(client: FlaskClient) -> None:
+def test_browsing_and_searching_by_its_own_images(client: FlaskClient) -> None:
     home = client.get("/")
     assert home.status_code == 200
     assert REBUILD in home.text
@@ -48,7 +48,7 @@ def test_it_is_browsed_and_searched_by_its_own_images(client: FlaskClient) -> No
     assert len(hits) == 4
 
 
-def test_an_upload_is_told_how_to_rebuild_it(client: FlaskClient) -> None:
+def test_an_upload_gets_the_command_to_rebuild_it(client: FlaskClient) -> None:
     answer = client.post(
         "/search",
         data={"image": (io.BytesIO(picture((1, 2, 3))), "a.png")},
@@ -58,7 +58,7 @@ def test_an_upload_is_told_how_to_rebuild_it(client: FlaskClient) -> None:
     assert REBUILD in answer.get_json()["error"]
 
 
-def test_a_query_and_an_update_say_how_to_rebuild_it(
+def test_a_query_and_an_update_name_the_command_to_rebuild_it(
     index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with closing(SearchEngine.open(index)) as engine:

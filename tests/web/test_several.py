@@ -1,4 +1,4 @@
-"""Several indexes in one application: their addresses, the way from one to another, and two side by side."""
+"""Several indexes in one application: their addresses, links between them, and comparisons."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.web.fake import FakeEngine
 
 @pytest.fixture
 def two(collection: Path, tmp_path: Path) -> dict[str, FakeEngine]:
-    """The same pictures twice; in the second the features are not normalised, and ids are counted from behind."""
+    """Two indexes of the same pictures; the second has raw features, and its ids are in reverse order."""
     unit, raw = FakeEngine(collection, name="unit"), FakeEngine(collection, name="raw", normalized=False)
     raw.index.count_backwards()
     return {"unit": unit, "raw": raw}
@@ -48,7 +48,7 @@ def tabs(page: str) -> dict[str, str]:
     return {name: html.unescape(href) for href, name in re.findall(r'href="([^"]+)"[^>]*>([^<]+)<', nav[0])}
 
 
-def test_a_filter_is_taken_to_another_index_but_for_the_ids_of_this_one(client: FlaskClient) -> None:
+def test_a_filter_is_kept_in_another_index_except_its_ids(client: FlaskClient) -> None:
     page = client.get("/search?id=3&label=red&label=a%26b&ids=3,4&distinct=1").text
     assert tabs(page)["raw"] == "/i/raw/search?id=43&label=red&label=a%26b&distinct=1"
 
@@ -62,7 +62,7 @@ def test_each_index_has_its_addresses(client: FlaskClient, two: dict[str, FakeEn
         assert re.findall(r'src="([^"]+)/thumbnails/', page) == ([] if not prefix else [prefix] * 45)
     hits = client.get("/i/raw/search?id=45", headers=JSON).get_json()["hits"]
     assert hits[0]["path"] == two["unit"].index.record(1).path
-    # The first is found by its name too, so that a link lives on when the order changes.
+    # The first index also has addresses by name, so that links still work when the order changes.
     assert (
         client.get("/i/unit/search?id=1", headers=JSON).get_json()
         == client.get("/search?id=1", headers=JSON).get_json()
@@ -73,7 +73,7 @@ def test_each_index_has_its_addresses(client: FlaskClient, two: dict[str, FakeEn
     assert client.get("/i/raw/images/45", buffered=True).data == client.get("/images/1", buffered=True).data
 
 
-def test_the_way_to_the_same_picture_in_another_index(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
+def test_links_to_the_same_picture_in_another_index(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
     assert tabs(client.get("/search?id=3&k=5").text) == {"unit": "/search?id=3&k=5", "raw": "/i/raw/search?id=43&k=5"}
     assert tabs(client.get("/i/raw/search?id=43").text) == {"unit": "/search?id=3", "raw": "/i/raw/search?id=43"}
     two["raw"].index.forget(43)
@@ -82,7 +82,7 @@ def test_the_way_to_the_same_picture_in_another_index(client: FlaskClient, two: 
     assert "It cannot be searched with this picture" in page
 
 
-def test_results_of_an_upload_can_be_asked_for_again_elsewhere(client: FlaskClient) -> None:
+def test_links_to_another_index_keep_the_upload(client: FlaskClient) -> None:
     page = client.post("/search", data={"image": picture(), "k": "4"}).text
     addresses = [html.unescape(address) for address in re.findall(r'href="([^"]+upload=[^"]+)"', page)]
     key = re.findall(r'data-key="(\w+)"', page)[0]
@@ -93,7 +93,7 @@ def test_results_of_an_upload_can_be_asked_for_again_elsewhere(client: FlaskClie
         path, _, query = address.partition("?")
         fields = dict(part.split("=") for part in query.split("&") if part)
         assert client.post(path, data={"image": picture(), **fields}).status_code == 200
-        assert f'data-upload="{key}"' in client.get(address).text  # what a script fills by sending the file
+        assert f'data-upload="{key}"' in client.get(address).text  # a script fills it by sending the file
 
 
 def test_metrics(client: FlaskClient) -> None:
@@ -102,7 +102,7 @@ def test_metrics(client: FlaskClient) -> None:
     assert client.get("/search?id=1", headers=JSON).get_json()["metric"] == "euclidean"
     page = client.get("/search?id=1&metric=cosine&k=5").text
     assert "give the same order" in page
-    assert "metric=cosine" in page.split('<ul class="grid" id="grid">')[1]  # and it goes along
+    assert "metric=cosine" in page.split('<ul class="grid" id="grid">')[1]  # and it is kept
     for address in ("/search?id=1&metric=hamming", "/compare?id=1&left_by=hamming"):
         answer = client.get(address)
         assert answer.status_code == 400
@@ -110,7 +110,7 @@ def test_metrics(client: FlaskClient) -> None:
     assert client.get("/i/raw/search?id=1&metric=inner-product").status_code == 200
 
 
-def test_side_by_side_marks_what_both_share(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
+def test_side_by_side_marks_shared_pictures(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
     body = client.get("/compare?id=3&k=10", headers=JSON).get_json()
     left, right = ({hit["path"] for hit in side["hits"]} for side in body["sides"])
     assert [side["index"] for side in body["sides"]] == ["unit", "raw"]
@@ -122,7 +122,7 @@ def test_side_by_side_marks_what_both_share(client: FlaskClient, two: dict[str, 
     assert len(ids) == len(set(ids)) == 20
     assert 'src="/i/raw/thumbnails/' in page
     assert 'href="/i/raw/compare?' in page
-    # Every place that is named is the place on the other side.
+    # Every rank shown is the rank on the other side.
     sides = [[hit["path"] for hit in side["hits"]] for side in body["sides"]]
     galleries = [part.split("</ul>")[0] for part in page.split('<ul class="grid"')[1:]]
     for gallery, other, mine in zip(galleries, reversed(sides), sides, strict=True):
@@ -142,9 +142,7 @@ def test_side_by_side_by_an_upload(client: FlaskClient) -> None:
     assert body["query"]["upload"] == "blue.png"
 
 
-def test_two_that_rank_alike_do_not_where_they_hold_different_pictures(
-    client: FlaskClient, two: dict[str, FakeEngine]
-) -> None:
+def test_indexes_of_different_pictures_do_not_rank_alike(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
     address = "/compare?id=3&k=1&right=raw&right_by=cosine"
     body = client.get(address, headers=JSON).get_json()
     assert body["rank_alike"]
@@ -153,7 +151,7 @@ def test_two_that_rank_alike_do_not_where_they_hold_different_pictures(
     assert "ranks alike" not in client.get(address).text
 
 
-def test_a_picture_that_is_in_one_index_only(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
+def test_a_picture_in_one_index_only(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
     two["raw"].index.forget(43)
     sides = client.get("/compare?id=3&k=5", headers=JSON).get_json()["sides"]
     assert sides[1]["error"] is None  # searched by its file
@@ -210,7 +208,7 @@ def test_healthz_covers_all(client: FlaskClient, two: dict[str, FakeEngine], mon
         (OSError(5, "Input/output error"), "A file cannot be used: Input/output error. Check"),
     ],
 )
-def test_an_index_that_cannot_be_read_says_so_and_the_others_go_on(
+def test_an_unreadable_index_does_not_affect_the_others(
     client: FlaskClient, two: dict[str, FakeEngine], error: Exception, sentence: str
 ) -> None:
     class Unreadable:
@@ -230,7 +228,7 @@ def test_an_index_that_cannot_be_read_says_so_and_the_others_go_on(
     assert client.get("/i/raw/nowhere").status_code == 404
 
 
-def test_an_error_page_that_fails_leaves_its_sentence(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_error_page_still_shows_the_message(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("searchengine.web.error_pages.render_template", lambda *_, **__: 1 / 0)
     page = client.get("/search?id=<b>")
     assert page.status_code == 400
@@ -245,7 +243,7 @@ def test_behind_a_proxy_under_a_prefix(two: dict[str, FakeEngine], tmp_path: Pat
         assert len(addresses) > 20
         assert [found for found in addresses if not found.startswith("/photos/")] == []
         assert not any("/photos/i/raw/photos" in found or "/i/raw/i/" in found for found in addresses)
-    # Without a proxy that is believed, the header is anybody's word.
+    # Without a trusted proxy, anybody can set the header.
     client = create_app({"TESTING": True, "CACHE_DIR": tmp_path}, *two.values()).test_client()
     assert "/evil" not in client.get("/", headers={"X-Forwarded-Prefix": "/evil"}).text
 
@@ -266,7 +264,7 @@ def test_folders_from_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     assert load_settings(environ={}).index_dir == (Path("index"),)
 
 
-def test_extractors_of_one_kind_are_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_extractors_are_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[object] = []
 
     class Held:
@@ -283,7 +281,7 @@ def test_extractors_of_one_kind_are_held_once(tmp_path: Path, monkeypatch: pytes
         indexed(tmp_path / "in", tmp_path / name).close()
     settings = load_settings(environ={"SEARCHENGINE_INDEX_DIR": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
     one, other = open_engines(settings)
-    assert loaded == []  # not before a picture is searched for
+    assert loaded == []  # not before a search by a picture
     assert one.extractor() is other.extractor()
     assert one.extractor() is other.extractor()
     assert len(loaded) == 1
@@ -295,7 +293,7 @@ def record(id_: int, path: str, content_hash: str | None) -> ImageRecord:
     return ImageRecord(id_, path, None, (), None, None, None, None, None, content_hash)
 
 
-def test_what_two_rankings_share() -> None:
+def test_shared_ranks() -> None:
     left = [record(1, "a", "aa"), record(2, "b", "bb"), record(3, "c", None), record(4, "b2", "bb")]
     right = [record(9, "b2", "bb"), record(8, "x", "aa"), record(7, "c", "cc"), record(6, "a", "zz")]
     assert shared_ranks(left, right) == ([2, 1, 3, None], [2, 1, 3, None])
@@ -303,7 +301,7 @@ def test_what_two_rankings_share() -> None:
     assert shared_ranks([], []) == ([], [])
 
 
-def test_what_ranks_alike() -> None:
+def test_why_alike() -> None:
     unit = ExtractorSpec("vgg16", "fc2", "none", "l2", "imagenet", (224, 224), full_decode=True)
     raw, other = replace(unit, normalize="none"), replace(unit, layer="fc1")
     assert why_alike((unit, "euclidean"), (unit, "cosine"))
@@ -331,7 +329,7 @@ def test_an_index_finds_the_picture_of_another(tmp_path: Path) -> None:
         ids = {record.path: there.find(record) for record in here.sample(10)}
         return {path: None if id_ is None else there.records([id_])[0].path for path, id_ in ids.items()}
 
-    # By content; the path does not count where both contents are known.
+    # By content; the path does not matter if both contents are known.
     assert found(one, two) == {"a.png": "renamed.png", "b.png": None, "sub/c.png": "sub/c.png"}
     assert found(one, one) == {path: path for path in one.paths}
     assert found(one, bare) == {"a.png": None, "b.png": "b.png", "sub/c.png": None}

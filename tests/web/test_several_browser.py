@@ -1,4 +1,4 @@
-"""Several indexes in a real browser: switching, side by side, and rows without a picture."""
+"""Several indexes in a real browser: switching, comparisons, and rows without a picture."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     import_features(folder / "rows.csv", folder / "rows")
     rows = ServedEngine(open_index(folder / "rows"), name="rows")
     raw = FakeEngine(collection, name="raw", normalized=False)
-    raw.index.images[1] = replace(raw.index.images[1], content_hash="0" * 32)  # is in one of them only
+    raw.index.images[1] = replace(raw.index.images[1], content_hash="0" * 32)  # is in one index only
     engines = FakeEngine(collection, name="unit"), raw, rows
     app = create_app({"CACHE_DIR": folder / "cache", "SAMPLE": 20, "DEFAULT_K": 10}, *engines)
     with serving(app) as address:
@@ -49,7 +49,7 @@ def compare(page: Page) -> None:
     expect(page.locator(".side")).to_have_count(2)
 
 
-def test_an_upload_goes_along_to_another_index_and_metric(open_page: OpenPage) -> None:
+def test_an_upload_is_kept_in_another_index_and_metric(open_page: OpenPage) -> None:
     page = open_page("/?label=red&label=orange")
     choose(page)
     expect(page.locator("[data-query=upload]")).to_be_visible()
@@ -106,7 +106,7 @@ def test_side_by_side_of_an_upload(open_page: OpenPage) -> None:
     expect(page.locator("[data-query=upload]")).to_have_attribute("title", "red.png")
 
 
-def test_two_choices_before_the_first_answer_both_count(open_page: OpenPage) -> None:
+def test_two_quick_choices_both_count(open_page: OpenPage) -> None:
     page = open_page("/compare?id=3&right=raw")
     page.route("**/compare*", lambda _: None, times=1)
     page.select_option("select[name=left_by]", "manhattan")

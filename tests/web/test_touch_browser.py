@@ -1,4 +1,4 @@
-"""Fingers, keys and slow networks: what can be tapped is large enough, what can be reached is, nothing jumps."""
+"""Touch screens and slow networks: targets are large enough, and nothing jumps."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.web.mapped import fill_index, store_groups, store_map
 
 pytestmark = in_browser
 
-# What can be tapped is smaller than 44 px either way: names and sizes. A link's area may be larger than its look (its
-# ::after), and a field is tapped by its label too.
+# The names and sizes of targets smaller than 44 px in either direction. The area of a link may be larger than it looks
+# (by its ::after), and a field can be tapped by its label.
 SMALL = """() => [...document.querySelectorAll('a, button, select, input, summary')].flatMap((one) => {
   const { width, height, bottom } = one.getBoundingClientRect();
   if (!width || !height || one.tabIndex < 0 || bottom < 0) return [];
@@ -96,7 +96,7 @@ def test_a_slow_network_moves_nothing(open_page: OpenPage) -> None:
         assert page.evaluate("window.moved") < 0.01, (address, page.evaluate("window.what"))
 
 
-def test_those_who_want_less_motion_get_none(open_page: OpenPage) -> None:
+def test_reduced_motion_is_respected(open_page: OpenPage) -> None:
     page = open_page("/", reduced_motion="reduce")
     page.evaluate("document.getElementById('busy').hidden = false")
     assert page.evaluate("getComputedStyle(document.getElementById('busy'), '::before').animationName") == "none"

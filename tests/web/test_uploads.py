@@ -1,4 +1,4 @@
-"""What is turned away at the door, and with what words."""
+"""Uploads that are refused, and the reasons given."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ JPEG, TIFF = (encoded(draw(COLOURS["red"]), format_) for format_ in ("JPEG", "TI
 
 
 def form(*files: tuple[str, bytes, str]) -> bytes:
-    """The body of a form with boundary "b"; werkzeug's own test client would put a large one into a file."""
+    """Return the body of a form with boundary "b"; werkzeug's test client would put a large one into a file."""
     parts = [
         f'--b\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode() + content + b"\r\n"
         for field, content, name in files
@@ -59,7 +59,7 @@ def post(client: FlaskClient, *files: tuple[str, bytes, str], **options: Any) ->
         ([("image", encoded(Image.new("L", (2000, 1001))), "wide.png")], 413, "SEARCHENGINE_MAX_UPLOAD_MEGAPIXELS"),
     ],
 )
-def test_what_cannot_be_searched_by(
+def test_invalid_uploads(
     client: FlaskClient, engine: FakeEngine, files: list[tuple[str, bytes, str]], status: int, words: str
 ) -> None:
     page = post(client, *files)
@@ -67,7 +67,7 @@ def test_what_cannot_be_searched_by(
     assert page.mimetype == "text/html"
     assert "data-error" in page.text
     assert words in page.text
-    assert 'name="image"' in page.text  # and one can try again at once
+    assert 'name="image"' in page.text  # and the reader can try again at once
     answer = post(client, *files, headers={"Accept": "application/json"})
     assert answer.status_code == status
     assert words in answer.get_json()["error"]
@@ -75,7 +75,7 @@ def test_what_cannot_be_searched_by(
     assert engine.queries == []
 
 
-def test_no_process_to_decode_in(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_without_a_worker_process(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     isolation._POOL.close()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     page = post(client, ("image", encoded(draw(COLOURS["red"]), "TIFF"), "scan.tif"))
@@ -83,7 +83,7 @@ def test_no_process_to_decode_in(client: FlaskClient, monkeypatch: pytest.Monkey
     assert "No process can be started to decode images" in page.text
 
 
-def test_no_form_at_all(client: FlaskClient) -> None:
+def test_requests_without_a_form(client: FlaskClient) -> None:
     for content_type in ("image/png", "application/x-www-form-urlencoded", "application/json"):
         answer = client.post("/search", data=PNG, content_type=content_type)
         assert answer.status_code == 400
@@ -91,7 +91,7 @@ def test_no_form_at_all(client: FlaskClient) -> None:
     assert client.post("/search", data=b"junk", content_type="multipart/form-data; boundary=x").status_code == 400
 
 
-def test_too_many_bytes_are_refused_whatever_the_length_says(client: FlaskClient) -> None:
+def test_too_many_bytes_are_refused_whatever_content_length_says(client: FlaskClient) -> None:
     body = form(("image", NOISE * 3, "a.png"))
     environ = {"wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True, "REQUEST_METHOD": "POST"}
     answer = client.open(
@@ -99,8 +99,8 @@ def test_too_many_bytes_are_refused_whatever_the_length_says(client: FlaskClient
         environ_overrides={**environ, "CONTENT_TYPE": "multipart/form-data; boundary=b", "CONTENT_LENGTH": ""},
     )
     assert answer.status_code == 413
-    assert environ["wsgi.input"].tell() == len(body)  # read to its end, so that the connection is not reset
-    # A body that is longer than it says is cut at what it says.
+    assert environ["wsgi.input"].tell() == len(body)  # read to the end, so that the connection is not reset
+    # A body longer than its Content-Length is cut there.
     answer = client.open(
         "/search",
         environ_overrides={
@@ -117,7 +117,7 @@ def test_nothing_is_written(client: FlaskClient, monkeypatch: pytest.MonkeyPatch
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("an upload was written to a file")
 
-    assert post(client, ("image", NOISE, "noise")).status_code == 200  # from now on, all templates are compiled
+    assert post(client, ("image", NOISE, "noise")).status_code == 200  # compiles all templates
     for name in ("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "mkstemp"):
         monkeypatch.setattr(tempfile, name, refuse)
     assert post(client, ("image", NOISE, "../../etc/passwd")).status_code == 200
@@ -131,14 +131,14 @@ def test_every_format_can_be_searched_by(client: FlaskClient, format_: str) -> N
 
 
 @pytest.mark.parametrize("address", ["/search", "/compare?left=photos&right=photos&right_by=manhattan"])
-def test_a_small_copy_is_made_for_a_page_only(client: FlaskClient, engine: FakeEngine, address: str) -> None:
+def test_previews_are_made_for_pages_only(client: FlaskClient, engine: FakeEngine, address: str) -> None:
     for accept in ("application/json", "text/html"):
         body = {"image": (io.BytesIO(PNG), "a.png")}
         assert client.post(address, data=body, headers={"Accept": accept}).status_code == 200
     assert engine.previews == [None, 480]
 
 
-def test_ordinary_photos_do_not_wait_for_what_takes_long() -> None:
+def test_ordinary_photos_do_not_wait_for_slow_formats() -> None:
     turns = DecodingTurns()
 
     def take() -> None:
@@ -156,7 +156,7 @@ def test_ordinary_photos_do_not_wait_for_what_takes_long() -> None:
     assert all(thread.exception() is None for thread in queue)
 
 
-def test_what_takes_long_makes_room_for_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_decoding_stops_when_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "_MAX_SECONDS", 0)
     turns = DecodingTurns()
 

@@ -1,4 +1,4 @@
-"""The reader's own pictures in a real browser: kept there, brought back by their address, and how they come in."""
+"""The user's own pictures in a real browser: how they are chosen, kept, and found again by their address."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def search_by(page: Page, colour: str) -> str:
-    """The address of the results of a picture, once it is kept."""
+    """Return the address of the results of a picture, once it is kept."""
     name = f"{colour}.png"
     choose(page, {"name": name, "mimeType": "image/png", "buffer": encoded(draw(COLOURS[colour], (200, 150)))})
     expect_results_of(page, name)
@@ -44,7 +44,7 @@ def expect_results_of(page: Page, name: str) -> None:
     expect(page.locator(".tile")).not_to_have_count(0)
 
 
-def test_results_of_a_picture_outlive_a_reload_and_open_in_another_tab(open_page: OpenPage) -> None:
+def test_results_of_a_picture_survive_a_reload_and_open_in_another_tab(open_page: OpenPage) -> None:
     page = open_page(width=360)
     address = search_by(page, "red")
     page.locator(".tile [data-judge=dislike]").first.click()
@@ -62,7 +62,7 @@ def test_results_of_a_picture_outlive_a_reload_and_open_in_another_tab(open_page
     other.goto(page.url)
     expect_results_of(other, "red.png")
     assert ids(other)[:5] == shown
-    # Another index, and another ranking beside this one, by the same picture.
+    # Another index, and a comparison, with the same picture.
     other.goto(address.replace("/search", "/i/raw/search"))
     expect_results_of(other, "red.png")
     other.goto(address.replace("/search", "/compare"))
@@ -90,7 +90,7 @@ CLOSED = "IDBFactory.prototype.open = () => { throw new DOMException('private', 
 
 
 @pytest.mark.parametrize("refusal", [FULL, CLOSED])
-def test_a_browser_that_stores_nothing_says_so_and_searches(open_page: OpenPage, refusal: str) -> None:
+def test_a_browser_without_storage_can_search(open_page: OpenPage, refusal: str) -> None:
     page = open_page()
     page.evaluate(f"async () => (await {SCRIPT}).clear()")
     page.add_init_script(refusal)
@@ -105,7 +105,7 @@ def test_a_browser_that_stores_nothing_says_so_and_searches(open_page: OpenPage,
     expect(page.get_by_role("heading", name=GONE)).to_be_visible()
 
 
-def test_the_oldest_pictures_go_first(open_page: OpenPage) -> None:
+def test_the_oldest_pictures_are_removed_first(open_page: OpenPage) -> None:
     page = open_page()
     kept = page.evaluate(
         "async () => { const { keep, file, recent, noteWords, clear } = await "
@@ -131,7 +131,7 @@ def test_the_oldest_pictures_go_first(open_page: OpenPage) -> None:
     assert (kept["gone"], kept["none"]) == (None, [None, []])
 
 
-def test_recent_searches_stand_under_the_bar(open_page: OpenPage) -> None:
+def test_recent_searches_are_shown_under_the_bar(open_page: OpenPage) -> None:
     page = open_page("/i/raw/", width=360)
     page.evaluate(f"async () => (await {SCRIPT}).clear()")
     address = search_by(page, "red")
@@ -148,7 +148,7 @@ def test_recent_searches_stand_under_the_bar(open_page: OpenPage) -> None:
     field.focus()
     expect(strip).to_be_visible()
     page.evaluate(COMES, ["paste", "#bar [name=q]", {"text/plain": ADDRESS}])
-    expect(strip).to_be_hidden()  # it does not cover the answer
+    expect(strip).to_be_hidden()  # it does not cover the results
     page.locator(".tile .photo").first.focus()
     field.focus()
     expect(strip.get_by_role("link", name="a red square")).to_have_attribute("href", re.compile("/i/raw/search.q=a"))
@@ -177,7 +177,7 @@ COMES = """([kind, target, data]) => {
 }"""
 
 
-def test_an_address_in_place_of_a_picture(open_page: OpenPage) -> None:
+def test_an_address_instead_of_a_picture(open_page: OpenPage) -> None:
     for kind, target, data in [
         ("drop", "body", {"text/uri-list": ADDRESS, "text/html": f'<img src="{ADDRESS}">'}),
         ("drop", "body", {"text/plain": ADDRESS}),
@@ -193,7 +193,7 @@ def test_an_address_in_place_of_a_picture(open_page: OpenPage) -> None:
     expect(page.get_by_role("alert")).to_contain_text("That is a web address")
 
 
-def test_several_files_a_folder_and_a_picture_that_is_pasted_among_words(open_page: OpenPage) -> None:
+def test_several_files_a_folder_and_a_pasted_picture(open_page: OpenPage) -> None:
     page = open_page("/search?id=3")
     data = base64.b64encode(RED["buffer"]).decode()
     transfer = page.evaluate_handle(TRANSFER, ["notes.txt", "text/plain", data])

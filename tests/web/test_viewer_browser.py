@@ -1,4 +1,4 @@
-"""A photo large, and a part of one, in a real browser: by pointer, by keys, and on a phone."""
+"""The viewer and the choice of a part in a real browser: by pointer, by keys, and on a phone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def viewer_of(page: Page) -> Locator:
-    """The viewer, once it listens."""
+    """Return the viewer, once it is ready."""
     viewer = page.get_by_role("dialog").and_(page.locator(".pswp"))
     expect(viewer).to_be_visible()
     until(page, "document.activeElement.closest('.pswp') !== null")
@@ -43,7 +43,7 @@ def ids(page: Page) -> list[str]:
 
 
 def drag(page: Page, frame: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """From one place of a frame to another, as fractions of it."""
+    """Drag from one place in a frame to another, given as fractions of it."""
     box = frame.bounding_box()
     assert box is not None
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
@@ -58,7 +58,7 @@ def box_of(page: Page) -> list[float]:
 
 
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (1440, 900)])
-def test_a_photo_is_opened_looked_at_and_closed(open_page: OpenPage, width: int, height: int) -> None:
+def test_a_photo_is_opened_viewed_and_closed(open_page: OpenPage, width: int, height: int) -> None:
     page = open_page("/search?id=3", width=width, height=height)
     tile, other = page.locator(".tile").nth(1), page.locator(".tile").nth(2)
     address, name = page.url, tile.locator("img").get_attribute("alt")
@@ -126,7 +126,7 @@ def test_find_similar_and_back_to_the_photo(open_page: OpenPage) -> None:
     expect(viewer).to_have_count(0)
 
 
-def test_it_goes_on_to_photos_that_come_later(open_page: OpenPage) -> None:
+def test_the_viewer_loads_more_photos(open_page: OpenPage) -> None:
     page = open_page("/search?id=3", height=300)
     page.locator(".tile .photo").nth(1).click()
     viewer = viewer_of(page)
@@ -152,7 +152,7 @@ def test_an_address_with_a_photo_opens_it(open_page: OpenPage) -> None:
 
 
 @pytest.mark.parametrize("image_id", [LARGE, SCAN])
-def test_a_phone_loads_a_large_original_only_to_zoom_in(open_page: OpenPage, image_id: int) -> None:
+def test_a_phone_loads_a_large_original_only_for_zooming(open_page: OpenPage, image_id: int) -> None:
     page = open_page("/", width=360, height=740, device_scale_factor=2, has_touch=True, is_mobile=True)
     held: list[Route] = []
     released: list[bool] = []
@@ -160,7 +160,7 @@ def test_a_phone_loads_a_large_original_only_to_zoom_in(open_page: OpenPage, ima
     page.locator(f"#i{image_id} .photo").tap()
     viewer = viewer_of(page)
     until(page, f"{SHOWN} !== null")
-    assert page.evaluate(GROUND) == "none"  # the thumbnail is seen meanwhile
+    assert page.evaluate(GROUND) == "none"  # meanwhile the thumbnail is shown
     released.append(True)
     for route in held:
         route.continue_()
@@ -177,13 +177,13 @@ def test_a_part_of_the_query(open_page: OpenPage) -> None:
     crop = page.get_by_role("dialog", name="Search with a part")
     page.locator(".chip.query [data-crop]").click()
     expect(crop.get_by_role("button", name="Search with this part")).to_be_disabled()
-    drag(page, crop.locator(".frame"), (0.25, 0.2), (0.75, 0.6))  # is ranked by as soon as the mouse lets go
+    drag(page, crop.locator(".frame"), (0.25, 0.2), (0.75, 0.6))  # releasing the mouse searches at once
     page.wait_for_url("**/search?*box=*")
     assert box_of(page) == pytest.approx([0.25, 0.2, 0.5, 0.4], abs=0.02)
     assert "like=5" in page.url
     expect(crop).to_have_count(0)
 
-    # With keys: the top left corner has the focus first.
+    # With keys: the top left corner is focused first.
     page.locator(".chip.query [data-crop]").press("Enter")
     expect(crop.get_by_role("button", name="top left")).to_be_focused()
     page.keyboard.press("Shift+ArrowRight")
@@ -212,7 +212,7 @@ def test_a_part_of_a_photo_in_the_viewer(open_page: OpenPage) -> None:
     page.keyboard.press("x")
     crop = page.get_by_role("dialog", name="Search with a part")
     expect(crop.get_by_role("button", name="top left")).to_be_focused()
-    page.keyboard.press("Escape")  # closes only this
+    page.keyboard.press("Escape")  # closes only the dialog
     expect(crop).to_have_count(0)
     expect(viewer).to_be_visible()
     page.keyboard.press("x")

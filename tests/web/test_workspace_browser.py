@@ -1,4 +1,4 @@
-"""Queries in a real browser, on a phone and at a desk: by a picture, by words, by what is liked, and by filters."""
+"""Queries in a real browser, on a phone and on a desktop: by a picture, words, likes and filters."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def search_by_words(page: Page, words: str) -> None:
 
 
 @both_sizes
-def test_an_upload_and_all_that_follows_from_it(open_page: OpenPage, size: dict[str, Any]) -> None:
+def test_an_upload_from_start_to_end(open_page: OpenPage, size: dict[str, Any]) -> None:
     page = open_page("/?label=red&label=blue", **size)
     page.evaluate("window.same = true")
     choose(page)
     chip = page.locator(".chip.query[data-query=upload]")
     expect(chip).to_have_attribute("title", "red.png")
     key = chip.get_attribute("data-key")
-    expect(page).to_have_url(re.compile(rf"/search\?label=red&label=blue&upload={key}$"))  # the filter goes along
+    expect(page).to_have_url(re.compile(rf"/search\?label=red&label=blue&upload={key}$"))  # the filter is kept
     assert "red.png" in page.title()
     shown = ids(page)
     judge(page, 0, "like")
@@ -80,14 +80,14 @@ def test_drop_and_paste(open_page: OpenPage) -> None:
     expect(page.locator(".chip.query")).to_have_attribute("title", "pasted.png")
 
 
-def test_an_upload_that_this_browser_does_not_have(open_page: OpenPage) -> None:
+def test_an_upload_that_this_browser_does_not_keep(open_page: OpenPage) -> None:
     page = open_page("/search?upload=0123456789abcdef&label=red")
     expect(page.get_by_role("heading", name="Choose the picture again")).to_be_visible()
     choose(page)
     expect(page.locator(".chips .chip")).to_have_text(["red"])
 
 
-# -- what is liked --------------------------------------------------------------------------------------------------
+# -- likes ----------------------------------------------------------------------------------------------------------
 
 
 def test_likes_and_dislikes_change_the_ranking_at_once(open_page: OpenPage) -> None:
@@ -111,7 +111,7 @@ def test_likes_and_dislikes_change_the_ranking_at_once(open_page: OpenPage) -> N
     shown = ids(page)[:28]
     assert page.evaluate("window.same") is True
     assert ids(open_page(page.url, **PHONE))[:28] == shown  # the address alone gives the same ranking, to anyone
-    page.go_back()  # and steps through what was said
+    page.go_back()  # and steps through the likes
     facts(page).not_to_contain_text("1 liked")
     page.go_back()
     facts(page).not_to_contain_text("disliked")
@@ -127,7 +127,7 @@ def test_likes_and_dislikes_change_the_ranking_at_once(open_page: OpenPage) -> N
     assert page.url.endswith("/search?id=26&k=30")
 
 
-def test_two_words_before_the_first_answer_both_count(open_page: OpenPage) -> None:
+def test_two_quick_likes_both_count(open_page: OpenPage) -> None:
     page = open_page("/search?id=26&k=30")
     one, other = ids(page)[:2]
     held: list[Route] = []
@@ -139,7 +139,7 @@ def test_two_words_before_the_first_answer_both_count(open_page: OpenPage) -> No
     expect(page.locator("#busy")).to_be_hidden()
 
 
-def test_more_that_a_word_has_overtaken_can_be_asked_for_again(open_page: OpenPage) -> None:
+def test_show_more_works_after_a_like_interrupted_it(open_page: OpenPage) -> None:
     page = open_page("about:blank")
     held: list[Route] = []
     page.route(re.compile("cursor="), lambda route: route.continue_() if held else held.append(route))
@@ -215,12 +215,12 @@ def test_filters(open_page: OpenPage, size: dict[str, Any]) -> None:
 # -- errors, and no scripts ------------------------------------------------------------------------------------------
 
 
-def test_errors_come_in_words(open_page: OpenPage) -> None:
+def test_errors_are_shown_as_messages(open_page: OpenPage) -> None:
     page = open_page("/search?id=3&k=6")
     alert = page.get_by_role("alert")
     choose(page, TEXT)
     expect(alert).to_contain_text("not an image")
-    expect(page.locator(".tile")).not_to_have_count(0)  # what was there stays
+    expect(page.locator(".tile")).not_to_have_count(0)  # the results stay
     choose(page, {**RED, "buffer": bytes(1_500_000)})
     expect(alert).to_contain_text("larger than 1 MB")
     page.route("**/search", lambda route: route.abort())
@@ -228,7 +228,7 @@ def test_errors_come_in_words(open_page: OpenPage) -> None:
     expect(alert).to_contain_text("The server does not respond")
     page.unroute("**/search")
     page.route("**/search", lambda route: route.fulfill(status=413, body="<h1>413 Request Entity Too Large</h1>"))
-    choose(page)  # a proxy in front says so, in its own way
+    choose(page)  # as from a proxy
     expect(alert).to_contain_text("a proxy in front of it, does not accept such a large file")
     page.unroute("**/search")
     choose(page)
