@@ -82,7 +82,7 @@ def test_rows_with_a_picture_show_it(client: FlaskClient) -> None:
 def test_a_row_has_no_original(bare: FlaskClient) -> None:
     answer = bare.get("/images/1")
     assert answer.status_code == 404
-    assert "it has no picture" in answer.text
+    assert "is an imported feature" in answer.text
     assert bare.get("/thumbnails/1").mimetype == "image/svg+xml"
 
 
