@@ -260,10 +260,12 @@ def translated(folder: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise translation(folder, error) from error
+        raise _translation(folder, error) from error
+    except UnicodeDecodeError as error:  # SQLite's message quotes a damaged name, which Python cannot decode
+        raise damaged(f"The catalog in {folder}", "it has names that are not text", folder) from error
 
 
-def translation(folder: Path, error: sqlite3.DatabaseError) -> SearchEngineError:
+def _translation(folder: Path, error: sqlite3.DatabaseError) -> SearchEngineError:
     """Return the error of this package for one of SQLite's."""
     text, code = str(error), getattr(error, "sqlite_errorname", "")
     if code == "SQLITE_FULL" or (code.startswith("SQLITE_IOERR") and shutil.disk_usage(folder).free < _ROOM):

@@ -138,6 +138,11 @@ def test_errors_say_what_is_wrong_with_an_index(
         reading()
     assert not verify(folder).sound
 
+    catalog.write_bytes(whole.replace(b"CREATE TABLE roots (", b"CREATE TABLE roots \xdf"))
+    with pytest.raises(IndexDamagedError, match="names that are not text"):
+        reading()
+    assert not verify(folder).sound
+
     catalog.write_bytes(b"")
     with pytest.raises(IndexDamagedError, match="lost its catalog"):
         reading()
