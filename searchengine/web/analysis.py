@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Response, jsonify, render_template, request
@@ -27,14 +26,6 @@ _GROUPS_PER_PAGE = 60
 _PATHS_PER_READ = 500
 
 analysis = IndexBlueprint("analysis", __name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """A group with a few of its images, for the page of all groups."""
-
-    group: Group
-    cards: tuple[Card, ...]
 
 
 @analysis.app_template_global()
@@ -138,10 +129,11 @@ def _start() -> int:
     return parse_id(request.args.get("start")) or 0
 
 
-def _previews(groups: Sequence[Group]) -> list[Preview]:
+def _previews(groups: Sequence[Group]) -> list[tuple[Group, list[Card]]]:
+    """Return the groups, each with the cards of a few of its images."""
     ids = {group: group.ids[:_PREVIEW_IMAGES] for group in groups}
     records = _known([id_ for group in groups for id_ in ids[group]])
-    return [Preview(group, tuple(card_of(records[id_]) for id_ in ids[group] if id_ in records)) for group in groups]
+    return [(group, [card_of(records[id_]) for id_ in ids[group] if id_ in records]) for group in groups]
 
 
 def _cards_by_path(evaluation: Evaluation, kept: KeptEvaluation) -> dict[str, Card]:

@@ -70,7 +70,6 @@ class Overview:
     remark: str = ""
     points: bytes | None = None
     etag: str = ""
-    images: int = 0
     has_groups: bool = False
     clusters: tuple[Group, ...] = ()
     duplicates: tuple[Group, ...] = ()
@@ -115,7 +114,7 @@ def _overview(index: Index) -> Overview:
     map_, map_note = _loaded(index.folder, MAP)
     groups, groups_note = _loaded(index.folder, GROUPS)
     if map_ is None and groups is None:
-        return Overview(map_note, groups_note, images=len(rows))
+        return Overview(map_note, groups_note)
     stamps = stamps_of(index, rows)
     records = {record.id: record for record in index.known(rows.ids.tolist())}
     if map_ is not None:
@@ -129,7 +128,6 @@ def _overview(index: Index) -> Overview:
         remark=remark(state) or "",
         points=points,
         etag="" if points is None else blake2b(points, digest_size=12).hexdigest(),
-        images=len(rows),
         has_groups=groups is not None,
         clusters=() if groups is None else _groups(groups, "cluster", records),
         duplicates=() if groups is None else _groups(groups, "duplicate", records),
@@ -173,7 +171,7 @@ def pack(map_: StoredData[MapSheet], groups: StoredData[GroupSheet] | None, reco
     ids, places = map_.arrays["ids"][existing], map_.arrays["places"][existing]
     shown = [records[id_] for id_ in ids.tolist()]
     names, labels = _numbered([record.label for record in shown])
-    clusters, sizes = _clusters_of(ids, groups)
+    clusters, cluster_count = _clusters_of(ids, groups)
     ratios = [min(60.0, (record.width or 1) / (record.height or 1)) for record in shown]
     columns: dict[str, NDArray[Any]] = {
         "id": ids.astype("<f8"),
@@ -189,7 +187,7 @@ def pack(map_: StoredData[MapSheet], groups: StoredData[GroupSheet] | None, reco
     for name, values in columns.items():
         layout[name] = [values.dtype.str.strip("<|"), offset, len(values)]
         offset += -(-values.nbytes // 8) * 8
-    head = json.dumps({"count": len(ids), "labels": names, "clusters": sizes, "columns": layout}).encode()
+    head = json.dumps({"count": len(ids), "labels": names, "clusters": cluster_count, "columns": layout}).encode()
     head += b" " * (-(len(head) + 4) % 8)
     body = b"".join(values.tobytes() + b"\0" * (-values.nbytes % 8) for values in columns.values())
     return len(head).to_bytes(4, "little") + head + body
