@@ -1,4 +1,4 @@
-"""The machinery of the benchmarks: what it divides by what, and where the tables go. No test looks at a time."""
+"""The tools of the benchmarks: their ratios and tables. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """They import each other as scripts do."""
+    """Let the scripts import each other."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     before = set(sys.modules)
     yield
@@ -31,13 +31,13 @@ def script(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def test_every_table_has_its_place_in_the_page() -> None:
+def test_the_page_has_marks_for_every_table() -> None:
     every = script("every")
     every.check_marks(ROOT / "docs" / "BENCHMARKS.md", [*every.RUNS, "machine"])
     assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in every.RUNS)
 
 
-def test_a_table_takes_the_place_of_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+def test_a_table_replaces_only_the_old_one(tmp_path: Path) -> None:
     file = tmp_path / "page.md"
     file.write_text("before\n<!-- a -->\nold\n<!-- /a -->\nbetween\n<!-- b -->\n<!-- /b -->\nafter\n")
     splice = script("every").splice
@@ -49,7 +49,7 @@ def test_a_table_takes_the_place_of_the_old_one_and_nothing_else(tmp_path: Path)
     )
 
 
-def test_marks_that_are_missing_are_told_before_anything_runs(tmp_path: Path) -> None:
+def test_missing_marks_are_reported_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="<!-- a -->"):
         script("every").check_marks(tmp_path / "nothing.md", ["a"])
 
@@ -62,21 +62,21 @@ def test_a_ratio_is_the_median_of_the_ratios_round_by_round() -> None:
     assert mine.wall == 2.0
 
 
-def test_ways_take_turns() -> None:
+def test_alternatives_take_turns() -> None:
     done: list[str] = []
     timings = script("measuring").in_turn({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, 3)
     assert done == ["a", "b"] * 4  # the first round is not counted
     assert [len(timings[name].walls) for name in "ab"] == [3, 3]
 
 
-def test_percentiles_are_values_that_were_measured() -> None:
+def test_percentiles_are_measured_values() -> None:
     percentile = script("measuring").percentile
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile(list(range(101)), 0.95) == 95
     assert percentile([7.0], 0.95) == 7.0
 
 
-def test_photos_are_different_and_of_the_size_asked_for(tmp_path: Path) -> None:
+def test_photos_differ_and_have_the_requested_size(tmp_path: Path) -> None:
     files = script("photos").write_photos(tmp_path, 3, (96, 64))
     pixels = [np.asarray(Image.open(file)) for file in files]
     assert [p.shape for p in pixels] == [(64, 96, 3)] * 3
@@ -84,7 +84,7 @@ def test_photos_are_different_and_of_the_size_asked_for(tmp_path: Path) -> None:
     assert pixels[0].std() > 20  # no grey card
 
 
-def test_a_plot_is_whole_and_says_its_numbers(tmp_path: Path) -> None:
+def test_a_plot_is_complete_and_shows_its_numbers(tmp_path: Path) -> None:
     growth = script("growth")
     lines = [growth.Line("this", [10, 1000], [0.5, 20]), growth.Line("<that>", [10, 1000], [5, 2000])]
     growth.write_plot(tmp_path / "plot.svg", "title & more", "images", lines)

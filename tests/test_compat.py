@@ -1,4 +1,4 @@
-"""Workarounds for faults in libraries do their work, and are still needed: a test fails once one is not."""
+"""Workarounds for library bugs work, and are still needed: a test fails once one is not."""
 
 from __future__ import annotations
 
@@ -89,9 +89,7 @@ def test_other_threads_keep_their_warnings() -> None:
         thread.join()
 
 
-def test_pillow_prints_nothing_as_a_last_resort(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pillow_prints_no_log_messages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(TiffImagePlugin, "MAX_SAMPLESPERPIXEL", 0)  # at which Pillow logs an error
@@ -111,7 +109,7 @@ def test_still_needed_openvino_deletes_what_exec_imported() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="the fault begins with Python 3.13")
-def test_openvino_asks_for_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_checks_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow  # noqa: F401
     from openvino.frontend.tensorflow import utils
 
@@ -141,13 +139,13 @@ def test_scikit_learn_can_copy_the_warning_filters() -> None:
         ("", False),
     ],
 )
-def test_what_linux_says_of_a_processor(tmp_path: Path, text: str, lacks: bool) -> None:
+def test_flags_of_a_processor_on_linux(tmp_path: Path, text: str, lacks: bool) -> None:
     (tmp_path / "cpuinfo").write_text(text)
     assert lacks_avx(tmp_path / "cpuinfo") == lacks
     assert not lacks_avx(tmp_path / "missing")
 
 
-def test_a_processor_without_avx_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_without_avx_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frameworks, "_COMMAND", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGILL)"))
     with pytest.raises(ExtractorError, match=r"Preparing x was stopped by an illegal instruction. .*lacks AVX"):
         frameworks.run_task("describe", {}, print, doing="Preparing x")
@@ -185,6 +183,6 @@ print(resident() - before)
 """
 
 
-def test_memory_of_images_is_given_back() -> None:
+def test_memory_of_images_is_returned_to_the_system() -> None:
     command = [sys.executable, "-c", _FREED, "told"]  # untold, 78 MiB are kept
     assert int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) < 30

@@ -24,14 +24,14 @@ ROOT = Path(__file__).parent.parent
 
 
 class Stage:
-    """One stage of the Dockerfile: its name, what it starts from, and its instructions as (NAME, the rest)."""
+    """One stage of the Dockerfile: its name, its base, and its instructions as (NAME, arguments)."""
 
     def __init__(self, start: str) -> None:
         self.parent, _, self.name = start.partition(" AS ")
         self.instructions: list[tuple[str, str]] = []
 
     def all(self, name: str) -> list[str]:
-        """The arguments of every instruction of this name, inherited ones first."""
+        """Return the arguments of every instruction of this name, inherited ones first."""
         inherited = STAGES[self.parent].all(name) if self.parent in STAGES else []
         return inherited + [rest for instruction, rest in self.instructions if instruction == name]
 
@@ -41,7 +41,7 @@ class Stage:
 
     @property
     def locks(self) -> list[str]:
-        """The lock files that the environment copied into this stage is installed from."""
+        """Return the lock files from which the environment copied into this stage is installed."""
         (copied,) = [rest for rest in self.all("COPY") if "--from" in rest]
         commands = " ".join(STAGES[copied.split()[0].partition("=")[2]].all("RUN"))
         assert commands.count("-r ") == commands.count("--no-deps --require-hashes -r ")
@@ -49,7 +49,7 @@ class Stage:
 
 
 def stages() -> Iterator[Stage]:
-    """Comments left out, continued lines joined."""
+    """Return the lines without comments, with continued lines joined."""
     lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
     stage = None
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
@@ -70,19 +70,19 @@ SERVE = list(STAGES.values())[-1]  # what a plain `docker build` makes
 
 
 def sources() -> set[str]:
-    """Everything that is copied from the checkout."""
+    """Return everything that is copied from the checkout."""
     copies = [rest for stage in STAGES.values() for rest in stage.all("COPY") if "--from" not in rest]
     return {source for rest in copies for source in rest.split()[:-1]}
 
 
-def test_what_is_copied_exists_and_is_not_ignored() -> None:
+def test_copied_files_exist_and_are_not_ignored() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
     assert {f"!{source}" for source in sources()} == {line for line in ignored if line.startswith("!")}
     assert all((ROOT / source).exists() for source in sources())
 
 
-def test_everything_the_wheel_is_made_of_is_copied() -> None:
+def test_all_sources_of_the_wheel_are_copied() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = {*wheel["packages"], *wheel["force-include"], project["project"]["readme"], "pyproject.toml"}
@@ -135,7 +135,7 @@ def port(tmp_path: Path) -> Iterator[int]:
 
 
 def health(port: int) -> int:
-    """The exit code of the health check."""
+    """Return the exit code of the health check."""
     (rest,) = SERVE.all("HEALTHCHECK")
     command = json.loads(rest.partition("CMD")[2])
     assert command[0] == "python"

@@ -38,7 +38,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "link to a pipe", "folder"])
-def test_whatever_is_no_regular_file_is_refused_without_waiting(
+def test_anything_but_a_regular_file_is_refused_without_blocking(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # a whole path may be too long for a socket
@@ -58,7 +58,7 @@ def test_whatever_is_no_regular_file_is_refused_without_waiting(
             read(file)
 
 
-def test_a_photo_is_read_as_a_whole_unless_it_is_huge(tmp_path: Path) -> None:
+def test_a_photo_is_read_unless_it_is_huge(tmp_path: Path) -> None:
     file = tmp_path / "photo.jpg"
     file.write_bytes(b"abc")
     assert files.read_regular(os.fsencode(file)) == b"abc"
@@ -69,14 +69,14 @@ def test_a_photo_is_read_as_a_whole_unless_it_is_huge(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_only_what_is_to_last_is_flushed(durable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_durable_files_are_flushed(durable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed = []
     monkeypatch.setattr(os, "fsync", flushed.append)
     files.replace_bytes(tmp_path / "a", b"1", durable=durable)
     assert len(flushed) == (2 if durable else 0)
 
 
-def test_what_killed_processes_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+def test_only_leftovers_of_killed_processes_are_deleted(tmp_path: Path) -> None:
     left = tmp_path / f".a-1.npz.3.{_DEAD}.part"
     others = [tmp_path / f".b.npz.3.{_DEAD}.part", tmp_path / f".a-1.npz.3.{os.getpid()}.part", tmp_path / ".a.part"]
     for file in (left, *others):
@@ -97,7 +97,7 @@ def test_threads_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Pa
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
-def test_an_output_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_output_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place, reason in ((tmp_path, "is a folder"), (tmp_path / "file" / "a" / "b", "file is a file")):
         with pytest.raises(IndexingError, match=reason), files.output_file(place):
@@ -136,7 +136,7 @@ def test_a_lock_is_held_by_one_process_and_leaves_no_file_behind(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
+def test_a_lock_is_free_after_its_holder_was_killed(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -152,7 +152,7 @@ def test_a_lock_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, '{"a":' * 100_000, b"\xff", "", "1" * 5000, "{", "[" * 100_000 + "]" * 100_000]
 )
-def test_json_that_cannot_be_read_is_a_value_error_however_deep(text: str | bytes) -> None:
+def test_invalid_or_deep_json_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (each has its own words)
         files.parse_json(text)
 
@@ -183,7 +183,7 @@ def test_json_that_cannot_be_read_is_a_value_error_however_deep(text: str | byte
         ("", ""),
     ],
 )
-def test_no_cell_is_a_formula_and_each_comes_back_as_it_was(text: str, guarded: str, tmp_path: Path) -> None:
+def test_no_cell_is_a_formula_and_each_is_restored(text: str, guarded: str, tmp_path: Path) -> None:
     with (tmp_path / "a.csv").open("w", newline="") as opened:
         write = files.csv_writer(opened)
         write([text, -0.5, 7])
@@ -195,7 +195,7 @@ def test_no_cell_is_a_formula_and_each_comes_back_as_it_was(text: str, guarded: 
 
 
 @given(st.text(st.sampled_from("a;\t\r\n|'\"=- ,"), max_size=12))
-def test_no_separator_makes_a_formula_of_a_part_of_a_cell(text: str) -> None:
+def test_no_separator_turns_part_of_a_cell_into_a_formula(text: str) -> None:
     opened = io.StringIO(newline="")
     files.csv_writer(opened)([7, text, "b"])
     written = opened.getvalue()

@@ -26,7 +26,7 @@ def project() -> dict[str, Any]:
 
 
 def locked(name: str) -> dict[str, set[str]]:
-    """Package -> its versions; a package has several where they depend on the platform."""
+    """Return package -> versions; there are several if they depend on the platform."""
     versions = defaultdict(set)
     for package, version in re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE):
         versions[package].add(version)
@@ -34,13 +34,13 @@ def locked(name: str) -> dict[str, set[str]]:
 
 
 def requirement(text: str) -> str:
-    """The package that a requirement names, as locks spell it."""
+    """Return the package of a requirement, spelled as in the locks."""
     match = re.match(r"[A-Za-z0-9._-]+", text)
     assert match is not None
     return re.sub(r"[-_.]+", "-", match[0]).lower()
 
 
-def test_serving_needs_the_dependencies_without_what_prepares_models(project: dict[str, Any]) -> None:
+def test_serving_needs_all_dependencies_except_those_for_preparing_models(project: dict[str, Any]) -> None:
     needed = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["text"]]
     dependencies = {text for text in needed if requirement(text) not in PREPARING}
     serve = set(project["dependency-groups"]["serve"])
@@ -48,7 +48,7 @@ def test_serving_needs_the_dependencies_without_what_prepares_models(project: di
     assert {requirement(text) for text in project["project"]["dependencies"]} >= PREPARING
 
 
-def test_each_lock_holds_what_it_is_for(project: dict[str, Any]) -> None:
+def test_each_lock_has_the_packages_for_its_purpose(project: dict[str, Any]) -> None:
     needed = {requirement(text) for text in project["project"]["dependencies"]}
     extras = {
         extra: {requirement(text) for text in texts}
@@ -79,7 +79,7 @@ def test_every_locked_package_has_hashes(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_is_complete_for_an_installation_without_dependencies(name: str, project: dict[str, Any]) -> None:
-    """Every requirement of every locked package that applies here is locked too, but for those left out on purpose."""
+    """All applicable requirements of locked packages are locked too, except those omitted on purpose."""
     left_out = {requirement(text) for text in project["tool"]["uv"]["override-dependencies"]}
     packages = locked(name)
     missing = set()

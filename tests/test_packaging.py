@@ -1,4 +1,4 @@
-"""The wheel carries all that it needs: installed where no checkout is, it indexes, and serves pages with styles."""
+"""The wheel is complete: installed without a checkout, it indexes and serves pages with styles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment that holds the wheel; the libraries are those of this one."""
+    """Return the bin folder of an environment with the wheel, and with the libraries of this one."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
@@ -83,7 +83,7 @@ def test_the_wheel_serves_pages_with_their_styles(installed: Path, tmp_path: Pat
 
 
 def get(address: str, server: subprocess.Popen[str]) -> str:
-    """GET, waiting at most a minute for the server to come up."""
+    """Send a GET request, waiting at most a minute for the server to start."""
     for _ in range(300):
         try:
             with urllib.request.urlopen(address, timeout=20) as answer:

@@ -1,4 +1,4 @@
-"""Worker processes: calls within limits, whatever becomes of a worker; the functions are Python's own."""
+"""Worker processes: calls within limits, and workers that fail; the called functions are Python's own."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def pool() -> Iterator[Pool]:
 
 
 def has_ended(process: int) -> bool:
-    """Whether a process is gone, or waits for its parent to take note."""
+    """Return whether a process has ended, or is a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
 
 
-def test_a_call_in_a_worker_that_is_kept(pool: Pool) -> None:
+def test_a_worker_is_reused(pool: Pool) -> None:
     worker = pool.call(os.getpid, limits=ROOMY)
     assert worker != os.getpid()
     assert pool.call(int, "ff", base=16, limits=ROOMY) == 255
     assert pool.call(os.getpid, limits=ROOMY) == worker
 
 
-def test_what_the_function_raises_is_raised_with_its_traceback(pool: Pool) -> None:
+def test_errors_are_raised_with_their_traceback(pool: Pool) -> None:
     with pytest.raises(ValueError, match="invalid literal") as caught:
         pool.call(int, "x", limits=ROOMY)
     assert isinstance(caught.value.__cause__, WorkerTraceback)
@@ -81,7 +81,7 @@ def test_a_worker_that_was_killed_while_it_was_idle_is_replaced(pool: Pool) -> N
 
 
 @pytest.mark.parametrize("killed_by", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_what_ends_the_parent_does_not_end_a_call(pool: Pool, killed_by: int) -> None:
+def test_signals_for_the_parent_do_not_end_a_call(pool: Pool, killed_by: int) -> None:
     pool.call(exec, f"import os; os.kill(os.getpid(), {int(killed_by)})", limits=ROOMY)
 
 
@@ -100,7 +100,7 @@ def test_a_call_that_crashes_is_made_once(pool: Pool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("python", ["/nowhere/python", "/bin/false", "/bin/true"])
-def test_a_worker_that_cannot_start_is_no_failure_of_the_call(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_start(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", python)
     with pytest.raises(NoWorkerError):
         Pool(1).call(os.getpid, limits=ROOMY)
@@ -122,7 +122,7 @@ def test_no_open_file_is_left_for_a_worker() -> None:
     assert "Too many open files" in ran.stdout
 
 
-def test_an_answer_has_room_although_the_call_took_its_memory(pool: Pool) -> None:
+def test_a_result_fits_after_the_call_used_all_memory(pool: Pool) -> None:
     # About 70 MB of words; to pickle them takes as much again, for a list of what was pickled.
     words = pool.call(str.split, "12345 " * 10**6, limits=Limits(seconds=60, memory=2**27))
     assert len(words) == 10**6
@@ -143,25 +143,25 @@ def test_time_is_limited(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pool.call(int, "1", limits=ROOMY) == 1
 
 
-def test_a_worker_that_stands_still_is_not_waited_for(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_worker_times_out(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_WALL_FACTOR", 0.001)
     with pytest.raises(CallTimedOutError, match="no answer"):
         pool.call(time.sleep, 600, limits=ROOMY)
 
 
-def test_memory_is_limited_anew_for_each_call(pool: Pool) -> None:
+def test_memory_is_limited_for_each_call(pool: Pool) -> None:
     with pytest.raises(MemoryError):
         pool.call(bytes, 10**9, limits=Limits(seconds=60, memory=2**29))
     assert len(pool.call(bytes, 10**6, limits=ROOMY)) == 10**6
 
 
-def test_at_most_so_many_at_a_time(pool: Pool) -> None:
+def test_the_number_of_workers_is_limited(pool: Pool) -> None:
     with ThreadPoolExecutor(8) as threads:
         workers = list(threads.map(lambda _: pool.call(os.getpid, limits=ROOMY), range(40)))
     assert len(set(workers)) <= 2
 
 
-def test_a_worker_has_no_files_of_its_parent(pool: Pool, tmp_path: Path) -> None:
+def test_a_worker_inherits_no_files(pool: Pool, tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(descriptor, True)
     names = pool.call(os.listdir, "/proc/self/fd", limits=ROOMY)
@@ -183,7 +183,7 @@ else:
 """
 
 
-def test_a_forked_child_has_workers_of_its_own() -> None:
+def test_a_forked_child_starts_its_own_workers() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", _FORKS], check=True)
 
 
@@ -200,7 +200,7 @@ sys.stdin.read() if sys.argv[2] == "killed" else None
 
 @pytest.mark.parametrize("state", ["idle", "busy"])
 @pytest.mark.parametrize("end", ["killed", "exit"])
-def test_a_worker_goes_with_its_parent(state: str, end: str) -> None:
+def test_a_worker_ends_with_its_parent(state: str, end: str) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", _PARENT, state, end], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

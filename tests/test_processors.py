@@ -1,4 +1,4 @@
-"""Processors of the machine, and of the container."""
+"""The processors of the machine and of the container."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_quota_of_a_container(tmp_path: Path, groups: str, files: dict[str, 
     assert processors._cpu_quota(tmp_path) == quota
 
 
-def test_threads_are_as_many_as_a_quota_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processors, "_affinity", lambda: 64)
     monkeypatch.setattr(processors, "processors", processors.processors.__wrapped__)  # type: ignore[attr-defined]  (uncached)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -50,7 +50,7 @@ def test_threads_are_as_many_as_a_quota_allows(monkeypatch: pytest.MonkeyPatch) 
     assert (processors.processors(), processors.thread_limit()) == (3, 3)
 
 
-def test_nothing_else_counts_processors() -> None:
+def test_no_other_code_counts_processors() -> None:
     package = Path(processors.__file__).parent
     counting = [file.name for file in package.rglob("*.py") if "cpu_count" in file.read_text()]
     assert counting == ["processors.py"]

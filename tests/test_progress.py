@@ -1,4 +1,4 @@
-"""The progress bar: on a terminal, and where stderr is a file."""
+"""The progress bar, on a terminal and in a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def work(progress: Progress) -> None:
         progress.skipped(f"{number}.jpg", "is no image")
 
 
-def test_without_a_terminal_only_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_messages_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     work(QUIET)
     assert capsys.readouterr() == ("", "")
     with Bar(all_skipped="--json lists them all") as bar:

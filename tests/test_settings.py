@@ -1,4 +1,4 @@
-"""Settings: defaults < file < environment < flags, and a sentence for what cannot be used."""
+"""Settings: defaults < file < environment < flags, and messages for invalid values."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_flags_in_any_spelling(key: str) -> None:
         ({"SEARCHENGINE_CONFIG": "none.toml"}, "none.toml cannot be read: No such file or directory."),
     ],
 )
-def test_the_environment_is_refused_in_a_sentence(environ: dict[str, str], sentence: str) -> None:
+def test_an_invalid_environment_is_reported(environ: dict[str, str], sentence: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load_settings(environ=environ)
     assert str(refused.value).startswith(sentence)
@@ -67,14 +67,14 @@ def test_the_environment_is_refused_in_a_sentence(environ: dict[str, str], sente
         ("port = " + "[" * 100_000, "searchengine.toml is not valid TOML: "),
     ],
 )
-def test_the_file_is_refused_in_a_sentence(text: str, sentence: str, working_folder: Path) -> None:
+def test_an_invalid_file_is_reported(text: str, sentence: str, working_folder: Path) -> None:
     (working_folder / "searchengine.toml").write_text(text)
     with pytest.raises(SettingsError) as refused:
         load_settings(environ={})
     assert str(refused.value).startswith(sentence)
 
 
-def test_only_what_is_used_must_be_right() -> None:
+def test_invalid_settings_that_are_not_used_are_ignored() -> None:
     settings = load_settings(only=("index_dir",), environ={"PORT": "http", "SEARCHENGINE_INDEX_DIR": "a"})
     assert (settings.index_dir, settings.port) == ((Path("a"),), 8000)
 
@@ -85,6 +85,6 @@ def test_sizes() -> None:
     assert settings.cache_root == Path("cache").absolute()
 
 
-def test_what_settings_allow_is_what_extractors_know() -> None:
+def test_choices_of_settings_match_the_extractors() -> None:
     assert get_args(Precision) == extractor.PRECISIONS
     assert get_args(Runtime) == extractor.RUNTIMES

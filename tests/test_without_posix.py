@@ -1,4 +1,4 @@
-"""What works on Windows works where the modules and functions that only POSIX has are hidden.
+"""Features for Windows also work if the modules and functions that only POSIX has are hidden.
 
 A simulation: paths, locks and files are those of the system that runs the test.
 """

@@ -46,7 +46,7 @@ _CLUSTER = "Example:\n  searchengine cluster --index-dir coco --out coco-groups"
 def neighbours(settings: Settings, out: Path, as_json: bool, **flags: Any) -> None:
     """Find the nearest neighbours of every image in an index.
 
-    The search is exact. If a large index has a structure for approximate search, it finds about 99 % of them.
+    The search is exact, or finds about 99 % of the neighbours if a large index has a structure for approximate search.
 
     The neighbours are written to a table, DIR/neighbours.csv, with the columns id, path, label, rank, neighbour,
     neighbour_path, neighbour_label, distance and score. With --pictures, a contact sheet is drawn for each image,

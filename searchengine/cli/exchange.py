@@ -137,7 +137,7 @@ https://storage.googleapis.com/openimages/web
 )
 @flag("--keep", "Keep the downloaded archives in DIR/.download.")
 @section(
-    _BY_CLASS,
+    f"Options for {_BY_CLASS}",
     options(
         "--classes CLASS", "One or more classes that the photographs should show, in upper or lower case.", greedy=True
     ),

@@ -1,4 +1,4 @@
-"""One small index for the tests of the commands."""
+"""A small index for the tests of the commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from searchengine.cli import offline_index
 
 @pytest.fixture(scope="package")
 def index(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawings, indexed with the model that ships."""
+    """An index of the drawings by the packaged model."""
     folder = tmp_path_factory.mktemp("index")
     assert offline_index([str(drawings), "--index-dir", str(folder), "--model", "efficientnet-lite0", "--json"]) == 0
     return folder

@@ -1,4 +1,4 @@
-"""What is wrong with a command is said before anything is done."""
+"""Invalid arguments are reported before anything is done."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from searchengine.cli.main import main
 
-Said = pytest.CaptureFixture[str]
+Captured = pytest.CaptureFixture[str]
 
 
 def refused(command: Sequence[str]) -> None:
-    """Wrong usage."""
+    """Check that the command exits with the status for wrong usage."""
     assert main(command) == 2
 
 
@@ -38,7 +38,7 @@ def refused(command: Sequence[str]) -> None:
     ],
 )
 def test_an_empty_name_is_not_the_current_folder(
-    command: list[str], tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    command: list[str], tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     refused(command)
@@ -56,12 +56,12 @@ def test_an_empty_name_is_not_the_current_folder(
         ["index", "photos", "--model", "vgg16", "--model", "efficientnet-lite0"],
     ],
 )
-def test_twice_where_one_counts(command: list[str], capsys: Said) -> None:
+def test_an_option_with_one_value_given_twice(command: list[str], capsys: Captured) -> None:
     refused(command)
     assert "given more than once, but takes one value" in capsys.readouterr().err
 
 
-def test_what_may_be_repeated_and_what_was_given_before(index: Path, capsys: Said) -> None:
+def test_repeated_options_start_empty_in_each_call(index: Path, capsys: Captured) -> None:
     for _ in range(2):
         command = ["recommend", "--like", "1", "--like", "2", "--index-dir", str(index), "--json"]
         assert main(command) == 0
@@ -69,13 +69,13 @@ def test_what_may_be_repeated_and_what_was_given_before(index: Path, capsys: Sai
 
 
 @pytest.mark.parametrize("start", [["search", "--id", "1"], ["recommend", "--like", "1"]])
-def test_k_with_two_dashes(start: list[str], index: Path, capsys: Said) -> None:
+def test_k_with_two_dashes(start: list[str], index: Path, capsys: Captured) -> None:
     assert main([*start, "--k", "2", "--index-dir", str(index), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["hits"]) == 2
 
 
 @pytest.mark.parametrize("verb", [["search"], ["recommend", "--like"], ["classify"]])
-def test_a_pipe_is_not_waited_for(verb: list[str], index: Path, tmp_path: Path, capsys: Said) -> None:
+def test_a_pipe_is_not_waited_for(verb: list[str], index: Path, tmp_path: Path, capsys: Captured) -> None:
     pipe = tmp_path / "pipe.jpg"
     os.mkfifo(pipe)
     assert main([*verb, str(pipe), "--index-dir", str(index)]) == 1
@@ -83,21 +83,21 @@ def test_a_pipe_is_not_waited_for(verb: list[str], index: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("verb", [["search"], ["recommend", "--like", "1", "--like"], ["classify"]])
-def test_a_picture_that_cannot_be_used_is_named(verb: list[str], index: Path, drawings: Path, capsys: Said) -> None:
+def test_an_unusable_picture_is_named(verb: list[str], index: Path, drawings: Path, capsys: Captured) -> None:
     assert main([*verb, str(drawings / "warm" / "broken.jpg"), "--index-dir", str(index)]) == 1
     assert f"{drawings / 'warm' / 'broken.jpg'}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["search", "classify"])
-def test_an_id_without_its_flag(
-    verb: str, index: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+def test_an_id_without_its_option(
+    verb: str, index: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([verb, "12", "--index-dir", str(index)]) == 1
     assert "There is no file 12. For image 12 of the index, use --id 12" in capsys.readouterr().err
 
 
-def test_a_vector_of_another_length(index: Path, tmp_path: Path, capsys: Said) -> None:
+def test_a_vector_of_another_length(index: Path, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "vector.txt").write_text("0.1 0.7 0.2\n")
     assert main(["search", "--vector", str(tmp_path / "vector.txt"), "--index-dir", str(index)]) == 1
     assert "The vector has 3 numbers; the features of this index have 1280." in capsys.readouterr().err
@@ -106,8 +106,8 @@ def test_a_vector_of_another_length(index: Path, tmp_path: Path, capsys: Said) -
 @pytest.mark.parametrize(
     ("variable", "value"), [("SEARCHENGINE_PRECISION", "bfloat61"), ("SEARCHENGINE_RUNTIME", "foo")]
 )
-def test_the_environment_says_how_a_model_runs(
-    variable: str, value: str, index: Path, drawings: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+def test_precision_and_runtime_from_the_environment(
+    variable: str, value: str, index: Path, drawings: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
     query = str(drawings / "warm" / "03.jpg")
@@ -139,7 +139,7 @@ def test_the_precision_of_the_environment_is_used(index: Path, drawings: Path, m
     assert asked == ["bfloat16", "float32"]
 
 
-def test_config_tells_numbers_as_numbers(capsys: Said) -> None:
+def test_config_prints_numbers_as_json_numbers(capsys: Captured) -> None:
     assert main(["config", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["SEARCHENGINE_IMAGES_DIR"] is None

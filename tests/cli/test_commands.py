@@ -1,4 +1,4 @@
-"""The commands as a person or a script gives them: results on stdout, all else on stderr, and the exit status."""
+"""Whole commands: results on stdout, everything else on stderr, and the exit status."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from searchengine.cli.main import main
 from searchengine.errors import ImageError
 
 ROOT = Path(__file__).parent.parent.parent
-Said = pytest.CaptureFixture[str]
+Captured = pytest.CaptureFixture[str]
 
 
-def test_indexing_tells_what_it_did(drawings: Path, tmp_path: Path, capsys: Said) -> None:
+def test_indexing_reports_its_summary(drawings: Path, tmp_path: Path, capsys: Captured) -> None:
     command = [str(drawings), "--index-dir", str(tmp_path), "--model", "efficientnet-lite0", "--json"]
     assert offline_index(command) == 0
     out, err = capsys.readouterr()
@@ -36,7 +36,7 @@ def test_indexing_tells_what_it_did(drawings: Path, tmp_path: Path, capsys: Said
     assert offline_index([*command, "--strict"]) == 1
 
 
-def test_exit_statuses(drawings: Path, tmp_path: Path, capsys: Said) -> None:
+def test_exit_statuses(drawings: Path, tmp_path: Path, capsys: Captured) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert offline_index([str(empty), "--index-dir", str(tmp_path / "i"), "--model", "efficientnet-lite0"]) == 1
@@ -52,7 +52,7 @@ def test_exit_statuses(drawings: Path, tmp_path: Path, capsys: Said) -> None:
         assert offline_index(wrong) == 2
 
 
-def test_search(index: Path, drawings: Path, capsys: Said) -> None:
+def test_search(index: Path, drawings: Path, capsys: Captured) -> None:
     query = drawings / "warm" / "03.jpg"
     assert main(["search", str(query), "--index-dir", str(index), "-k", "4", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -71,7 +71,7 @@ def test_search(index: Path, drawings: Path, capsys: Said) -> None:
     assert main(["search", "nowhere.jpg", "--index-dir", str(index)]) == 1
 
 
-def test_info_and_verify(index: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_and_verify(index: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", str(index))
     assert main(["info", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -93,7 +93,7 @@ def test_info_and_verify(index: Path, tmp_path: Path, capsys: Said, monkeypatch:
 
 
 @pytest.mark.parametrize("verb", [[], ["index"], ["search"], ["serve"], ["info"], ["verify"], ["prepare"], ["demo"]])
-def test_help_teaches(verb: list[str], capsys: Said) -> None:
+def test_help_teaches(verb: list[str], capsys: Captured) -> None:
     assert main([*verb, "--help"]) == 0
     assert len(capsys.readouterr().out) > 200
 
@@ -114,7 +114,7 @@ def test_the_python_interface(index: Path, drawings: Path) -> None:
     engine.close()
 
 
-def test_an_image_that_cannot_be_used_is_named(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unusable_image_is_named(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, copy = (tmp_path / name for name in ("first.jpg", "copy.jpg"))
     for file in (first, copy):
         file.write_bytes(b"no image")
@@ -126,7 +126,7 @@ def test_an_image_that_cannot_be_used_is_named(index: Path, tmp_path: Path, caps
 def test_tensorflow_is_not_loaded(
     index: Path, drawings: Path, tmp_path: Path, python_that_forbids: Callable[[str], list[str]]
 ) -> None:
-    """Neither to index nor to search, with a model that is ready."""
+    """Neither indexing nor searching needs it once the model is exported."""
     for arguments in (
         ["index", str(drawings), "--index-dir", str(tmp_path / "fresh"), "--model", "efficientnet-lite0"],
         ["search", str(drawings / "cold" / "00.jpg"), "--index-dir", str(index)],
@@ -137,7 +137,7 @@ def test_tensorflow_is_not_loaded(
 
 @pytest.fixture
 def python_that_forbids() -> Callable[[str], list[str]]:
-    """A Python in which importing TensorFlow or Keras is an error."""
+    """Return the command of a Python in which importing TensorFlow or Keras is an error."""
     forbid = (
         "import sys\n"
         "class Forbid:\n"
@@ -149,10 +149,10 @@ def python_that_forbids() -> Callable[[str], list[str]]:
     return lambda code: [sys.executable, "-c", forbid + code]
 
 
-def test_an_environment_that_names_several_indexes(
-    index: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+def test_several_indexes_in_the_environment(
+    index: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What takes one takes the first, as the plain addresses of the page do; what compares takes all."""
+    """Commands that take one index take the first, like the plain addresses of the page; comparisons take all."""
     monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", os.pathsep.join([str(index), str(tmp_path / "none")]))
     assert main(["info", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 12
@@ -164,12 +164,12 @@ def test_an_environment_that_names_several_indexes(
     assert "There is no index in index" in capsys.readouterr().err
 
 
-def test_an_id_that_is_not_there(index: Path, capsys: Said) -> None:
+def test_an_unknown_id(index: Path, capsys: Captured) -> None:
     assert main(["search", "--index-dir", str(index), "--id", "999"]) == 1
     assert "no image 999. Its ids are between 1 and 12; searchengine export lists them." in capsys.readouterr().err
 
 
-def test_all_labels_and_the_metric_are_told(drawings: Path, tmp_path: Path, capsys: Said) -> None:
+def test_all_labels_and_the_metric_are_printed(drawings: Path, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "labels.csv").write_text("path,label\ncold/00.jpg,sea\ncold/00.jpg,ship\nwarm/01.jpg,sun\n")
     index = ["--index-dir", str(tmp_path / "index")]
     making = ["--model", "efficientnet-lite0", "--labels", str(tmp_path / "labels.csv"), "--metric", "manhattan"]
@@ -185,7 +185,7 @@ def test_all_labels_and_the_metric_are_told(drawings: Path, tmp_path: Path, caps
 
 
 def test_the_cache_of_exported_models(
-    index: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    index: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["cache", "--json"]) == 0
     (used,) = (entry for entry in json.loads(capsys.readouterr().out) if str(index) in entry["indexes"])

@@ -1,4 +1,4 @@
-"""``searchengine demo``: where it keeps things."""
+"""``searchengine demo``: the folder for its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from searchengine.cli.main import main
 
 
 @pytest.mark.parametrize("place", ["file", "file/deeper"])
-def test_a_file_in_place_of_the_folder_is_told(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_in_place_of_the_folder_is_reported(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     assert main(["demo", "--dir", str(tmp_path / place)]) == 1
     err = capsys.readouterr().err
@@ -20,7 +22,7 @@ def test_a_file_in_place_of_the_folder_is_told(place: str, tmp_path: Path, capsy
     assert err.count("\n") == 1
 
 
-def test_a_folder_that_nothing_can_be_written_to_is_told(
+def test_a_read_only_folder_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("skimage")

@@ -1,4 +1,4 @@
-"""The tests themselves: no setting of whoever runs them reaches one."""
+"""The tests are isolated from the settings of the person who runs them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from searchengine.settings import Settings, load_settings, variable
 
 @pytest.fixture(scope="module", autouse=True)
 def theirs() -> Iterator[None]:
-    """Set before a test begins, as by a shell."""
+    """Set variables before the tests, as a shell would."""
     with pytest.MonkeyPatch.context() as shell:
         for field in Settings.model_fields:
             shell.setenv(variable(field), "7")

@@ -8,11 +8,11 @@ import pytest
 
 from searchengine.cli.main import main
 
-Said = pytest.CaptureFixture[str]
+Captured = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("flags", [["--normalize", "none"], ["--layer", "fc1"], ["--pooling", "gem"]])
-def test_an_index_of_a_packaged_model(flags: list[str], index: Path, drawings: Path, capsys: Said) -> None:
+def test_an_index_of_a_packaged_model(flags: list[str], index: Path, drawings: Path, capsys: Captured) -> None:
     assert main(["index", str(drawings), "--index-dir", str(index), *flags]) == 1
     err = capsys.readouterr().err
     assert "EfficientNet-Lite0" in err
@@ -23,7 +23,7 @@ def test_scaled_decoding_is_the_default_of_a_packaged_model(index: Path, drawing
     assert main(["index", str(drawings), "--index-dir", str(index), "--scaled-decoding"]) == 0
 
 
-def test_a_rebuild_keeps_the_model(drawings: Path, tmp_path: Path, capsys: Said) -> None:
+def test_a_rebuild_keeps_the_model(drawings: Path, tmp_path: Path, capsys: Captured) -> None:
     command = ["index", str(drawings), "--index-dir", str(tmp_path)]
     assert main([*command, "--model", "efficientnet-lite0"]) == 0
     assert main([*command, "--normalize", "none", "--rebuild"]) == 0

@@ -1,4 +1,4 @@
-"""Names that the locale cannot spell: nothing fails, and files and labels are found all the same."""
+"""Names that the locale cannot encode: files and labels are found nevertheless."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UTF_8 = {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8"}
     ("environment", "labels"),
     [(C_LOCALE, "Schöne.csv".encode()), (C_LOCALE, b"sch\xf6ne.csv"), (ASCII_OUTPUT, b"a.csv"), (UTF_8, b"\xf6.csv")],
 )
-def test_names_that_the_locale_cannot_spell(tmp_path: Path, environment: dict[str, str], labels: bytes) -> None:
+def test_names_that_the_locale_cannot_encode(tmp_path: Path, environment: dict[str, str], labels: bytes) -> None:
     folder = os.fsencode(tmp_path) + b"/"
     photos, table, index = folder + "Bücher".encode(), folder + labels, folder + "índice".encode()
     files = {

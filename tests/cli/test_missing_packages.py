@@ -1,4 +1,4 @@
-"""A Python without the project's packages: a sentence that says how to enter the environment, and no traceback."""
+"""A Python without the required packages: a message with the way to get them, and no traceback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.parametrize(
     "command", [["offline_index.py", "photos"], ["app.py"], ["-m", "searchengine", "info"], ["-m", "searchengine"]]
 )
-def test_the_system_python_says_how_to_enter_the_environment(command: list[str]) -> None:
+def test_the_system_python_explains_how_to_activate_the_environment(command: list[str]) -> None:
     # -S: without site-packages
     ended = subprocess.run([sys.executable, "-S", "-E", *command], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1
@@ -26,7 +26,7 @@ def test_the_system_python_says_how_to_enter_the_environment(command: list[str])
     assert f"is missing from this Python ({sys.executable})." in sentence
 
 
-def test_the_remedy_fits_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_advice_fits_the_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = ModuleNotFoundError("No module named 'numpy.linalg'", name="numpy.linalg")
     monkeypatch.setattr("searchengine.errors.__file__", str(tmp_path / "searchengine" / "errors.py"))
     assert missing_package(missing).endswith("Install it: pip install numpy")
@@ -40,6 +40,6 @@ def test_the_remedy_fits_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert missing_package(missing).endswith("Install it: make install")
 
 
-def test_a_missing_module_of_ours_is_a_defect() -> None:
+def test_a_missing_module_of_the_package_is_raised() -> None:
     with pytest.raises(ModuleNotFoundError):
         missing_package(ModuleNotFoundError("No module named 'searchengine.nowhere'", name="searchengine.nowhere"))

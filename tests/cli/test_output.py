@@ -1,4 +1,4 @@
-"""Output that ends early, that cannot be written, and names that a terminal should not get as they are."""
+"""Interrupted commands, unwritable output, and names that are not safe on a terminal."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.conftest import draw
 from tests.fakes import FakeExtractor
 
 ROOT = Path(__file__).parent.parent.parent
-Said = pytest.CaptureFixture[str]
+Captured = pytest.CaptureFixture[str]
 
 
 def run(
     *words: str, stdout: int = subprocess.PIPE, code: str = "", **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """The command in a process of its own."""
+    """Run the command in a separate process."""
     start = ["-c", f"{code}\nimport runpy; runpy.run_module('searchengine', run_name='__main__')"]
     return subprocess.run(
         [sys.executable, *(start if code else ["-m", "searchengine"]), *words],
@@ -47,8 +47,8 @@ def run(
         (["map"], "searchengine.engine.open_index", "Stopped."),
     ],
 )
-def test_stopped_claims_no_more_than_is_true(
-    command: list[str], function: str, said: str, capsys: Said, monkeypatch: pytest.MonkeyPatch
+def test_only_resumable_commands_say_that_they_resume(
+    command: list[str], function: str, said: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
@@ -78,7 +78,7 @@ sys.meta_path.insert(0, Interrupt())
         "searchengine.settings",
     ],
 )
-def test_stopped_while_it_starts(name: str) -> None:
+def test_interrupted_during_startup(name: str) -> None:
     ended = run("info", code=_INTERRUPT.format(name=name))
     assert (ended.returncode, ended.stderr) == (130, b"searchengine: Stopped.\n")
 
@@ -91,7 +91,7 @@ def test_stopped_while_it_starts(name: str) -> None:
     ("command", "unbuffered"),
     [(["config", "--json"], ""), (["config"], "1"), (["search", "--id", "1"], ""), (["search", "--help"], "")],
 )
-def test_output_that_cannot_be_written(command: list[str], unbuffered: str, index: Path) -> None:
+def test_unwritable_output(command: list[str], unbuffered: str, index: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         ended = run(*command, stdout=full.fileno(), SEARCHENGINE_INDEX_DIR=str(index), PYTHONUNBUFFERED=unbuffered)
     assert ended.returncode == 1
@@ -99,7 +99,7 @@ def test_output_that_cannot_be_written(command: list[str], unbuffered: str, inde
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_has_gone_hears_nothing(index: Path, unbuffered: str) -> None:
+def test_a_closed_pipe_causes_no_message(index: Path, unbuffered: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     ended = run("search", "--id", "1", "--index-dir", str(index), stdout=writing, PYTHONUNBUFFERED=unbuffered)
@@ -113,7 +113,7 @@ def test_a_closed_output(flags: list[str], monkeypatch: pytest.MonkeyPatch) -> N
     assert main(["config", *flags]) == 0
 
 
-def test_characters_that_the_output_does_not_have(tmp_path: Path) -> None:
+def test_characters_missing_from_the_output_encoding(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     draw(1).save(tmp_path / "photos" / "été 😀.jpg")
     update_index(tmp_path / "photos", tmp_path / "i", extractor=FakeExtractor())
@@ -135,7 +135,7 @@ def test_shown() -> None:
 
 
 @pytest.mark.parametrize("start", [["search", "--id", "1"], ["recommend", "--like", "2"], ["classify", "--id", "1"]])
-def test_names_with_control_characters(start: list[str], tmp_path: Path, capsys: Said) -> None:
+def test_names_with_control_characters(start: list[str], tmp_path: Path, capsys: Captured) -> None:
     name = "red\x1b[31m\nline.jpg"
     for i, label in enumerate(("a\x1b[1m", "b")):
         (tmp_path / "photos" / label).mkdir(parents=True)
@@ -152,7 +152,7 @@ def test_names_with_control_characters(start: list[str], tmp_path: Path, capsys:
     assert name in [Path(image["path"]).name for image in answer.get("hits", answer.get("images"))]
 
 
-def test_a_line_that_comes_often_is_told_once(tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_problems_are_printed_once(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = verify.Verification(0, ("One.", *60 * ["Another."]), 0, None)
     monkeypatch.setattr(verify, "verify", lambda folder, progress: damaged)
     assert main(["verify", "--index-dir", str(tmp_path)]) == 1
@@ -161,7 +161,7 @@ def test_a_line_that_comes_often_is_told_once(tmp_path: Path, capsys: Said, monk
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 61
 
 
-def test_a_damaged_index_names_a_command_that_runs_anywhere(tmp_path: Path, capsys: Said) -> None:
+def test_the_repair_command_runs_anywhere(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "catalog.sqlite").write_bytes(b"no catalog" * 100)
     assert main(["verify", "--index-dir", str(tmp_path)]) == 1
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""``searchengine serve``: what it hands to gunicorn, and what it says instead."""
+"""``searchengine serve``: the environment of gunicorn, and errors before it starts."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def served_with(*flags: str) -> dict[str, str]:
-    """The environment of the process that takes the place of this one."""
+    """Return the environment of the process that replaces this one."""
     with pytest.raises(SystemExit) as left:
         main(["serve", *flags])
     assert isinstance(left.value.code, dict)
     return left.value.code
 
 
-def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_override_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     environment = served_with()
     assert (environment["PORT"], environment["BIND"], environment["THREADS"]) == ("8000", "127.0.0.1", "32")
     assert "http://127.0.0.1:8000 " in capsys.readouterr().err
@@ -48,7 +48,7 @@ def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch, caps
     assert (environment["PORT"], environment["BIND"], environment["THREADS"]) == ("8124", "127.0.0.1", "9")
 
 
-def test_a_wrong_setting_is_told_by_serve_alone(
+def test_an_invalid_setting_is_reported_only_by_serve(
     index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PORT", "abc")
@@ -64,14 +64,14 @@ def test_a_wrong_setting_is_told_by_serve_alone(
     assert "THREADS must be a whole number from 1 to 64" in capsys.readouterr().err
 
 
-def test_originals_keep_their_place_only_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_keep_their_location_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     assert served_with()["SEARCHENGINE_KEEP_LOCATION"] == "False"
     assert served_with("--keep-location")["SEARCHENGINE_KEEP_LOCATION"] == "True"
     monkeypatch.setenv("SEARCHENGINE_KEEP_LOCATION", "yes")
     assert served_with()["SEARCHENGINE_KEEP_LOCATION"] == "True"
 
 
-def test_a_server_for_other_machines_says_who_sees_the_photos(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_for_other_machines_warns_who_sees_the_photos(capsys: pytest.CaptureFixture[str]) -> None:
     from searchengine.web.gunicorn_settings import warn_if_open
 
     warn_if_open([("127.0.0.1", 8000), ("::1", 8000), ("localhost", 8000), "/run/photos.sock", b"@photos"])
@@ -82,12 +82,12 @@ def test_a_server_for_other_machines_says_who_sees_the_photos(capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b", "a" * 64 + ".example"])
-def test_a_name_that_no_host_can_have(host: str) -> None:
+def test_an_impossible_host_name(host: str) -> None:
     with pytest.raises(SettingsError, match=r"Cannot listen on .+ Choose another --port or --host"):
         check_free(host, 8000)
 
 
-def test_where_another_server_listens() -> None:
+def test_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=rf"127\.0\.0\.1, port {port}: .* Choose another port: --port"):
@@ -98,10 +98,10 @@ def test_where_another_server_listens() -> None:
 
 
 @pytest.mark.parametrize("verb", ["info", "serve", "verify", "index"])
-def test_a_catalog_that_may_not_be_read_is_named(
+def test_an_unreadable_catalog_is_named(
     index: Path, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not even by root, whom permissions do not stop: a link that leads to itself."""
+    """A link to itself is unreadable even for root."""
     (index / "catalog.sqlite").unlink()
     (index / "catalog.sqlite").symlink_to("catalog.sqlite")
     photos = [str(tmp_path)] if verb == "index" else []
@@ -112,7 +112,7 @@ def test_a_catalog_that_may_not_be_read_is_named(
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("mode", [0o000, 0o600])
-def test_an_index_folder_that_may_not_be_read(index: Path, mode: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreadable_index_folder(index: Path, mode: int, capsys: pytest.CaptureFixture[str]) -> None:
     index.chmod(mode)
     try:
         assert main(["info"]) == 1

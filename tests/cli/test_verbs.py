@@ -1,4 +1,4 @@
-"""The verbs and their options: all that were promised, loaded only when called, with the defaults that --help names."""
+"""The verbs and their options: complete, loaded only when called, with the defaults that --help states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from searchengine.learn.triplets import Recipe
 from searchengine.learn.triplets.learner import SPLITS, TRIPLETS
 from searchengine.settings import Precision, Runtime
 
-Said = pytest.CaptureFixture[str]
+Captured = pytest.CaptureFixture[str]
 
 _FILTER = (
     "--label --folder --after --before --format --camera --tag --min-width --max-width --min-height --max-height --ids "
@@ -66,12 +66,12 @@ PROMISED = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_no_option_is_lost(verb: str) -> None:
+def test_every_verb_has_its_options(verb: str) -> None:
     found = [name for option in load_verb(verb).params if isinstance(option, click.Option) for name in option.opts]
     assert sorted(found) == sorted(PROMISED[verb].split())
 
 
-def test_every_verb_is_listed(capsys: Said) -> None:
+def test_every_verb_is_listed(capsys: Captured) -> None:
     assert main(["--help"]) == 0
     listed = re.findall(r"^  (\w+)  +\w", capsys.readouterr().out, re.MULTILINE)
     assert listed == list(VERBS) == list(PROMISED)
@@ -132,7 +132,7 @@ def test_several_values_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed["images"] == 3
 
 
-def test_the_script_is_the_verb(capsys: Said) -> None:
+def test_the_script_is_the_verb(capsys: Captured) -> None:
     assert offline_index(["--help"]) == 0
     script = capsys.readouterr().out
     assert script.startswith("Usage: offline_index.py [OPTIONS] IMAGES...")
@@ -140,7 +140,7 @@ def test_the_script_is_the_verb(capsys: Said) -> None:
     assert capsys.readouterr().out.partition("\n")[2] == script.partition("\n")[2]
 
 
-def test_defaults_that_help_names_are_those_of_the_recipe() -> None:
+def test_defaults_in_help_match_the_recipe() -> None:
     named = {
         option.name: default[1]
         for option in load_verb("train").params
@@ -154,7 +154,7 @@ def test_defaults_that_help_names_are_those_of_the_recipe() -> None:
     assert NeighboursOptions().k == 10
 
 
-def test_words_that_are_spelt_out_are_those_of_the_library(capsys: Said) -> None:
+def test_copied_choices_match_the_library(capsys: Captured) -> None:
     assert get_args(Precision) == options.PRECISIONS
     assert get_args(Runtime) == options.RUNTIMES
     assert spec.POOLINGS == options.POOLINGS
