@@ -1,4 +1,4 @@
-"""Commands for data from and for elsewhere: ``searchengine import``, ``export`` and ``download``."""
+"""Commands that exchange data: ``searchengine import``, ``export`` and ``download``."""
 
 from __future__ import annotations
 
