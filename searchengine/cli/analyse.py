@@ -13,7 +13,16 @@ import click
 
 from searchengine.address import Address, name_of
 from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, verb
-from searchengine.cli.options import ENGINE, INDEX, MILVUS, metric_option, open_engine, open_index, settings_options
+from searchengine.cli.options import (
+    ENGINE,
+    INDEX,
+    INDEX_DIRS,
+    MILVUS,
+    metric_option,
+    open_engine,
+    open_index,
+    settings_options,
+)
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.errors import IndexingError, QueryError, with_index_dir
 from searchengine.files import file_size
@@ -175,7 +184,7 @@ docs/EVALUATION.md explains the numbers.
 
 
 @verb("evaluate", _EVALUATE)
-@settings_options(*ENGINE, *MILVUS, several=True)
+@settings_options(*ENGINE, *MILVUS, index_dir=INDEX_DIRS)
 @option("--queries DIR", "Use the images in this folder as queries, with one subfolder per label.", PATH)
 @options(
     "--metric",

@@ -12,7 +12,7 @@ import click
 
 from searchengine.address import folder_of
 from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, section, verb
-from searchengine.cli.options import INDEX, MILVUS, metric_option, open_index, settings_options
+from searchengine.cli.options import INDEX, INDEX_FOLDER, MILVUS, metric_option, open_index, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.files import file_size
 from searchengine.progress import Bar
@@ -48,7 +48,7 @@ _FILE = "a column, a file (.npy, or text with one per line), or none to ignore t
 )
 @metric_option("that of the index the file was exported from, or euclidean")
 @flag("--append", "Add to an index that was imported earlier.")
-@settings_options("index_dir")
+@settings_options("index_dir", index_dir=INDEX_FOLDER)
 @json_flag
 def import_(settings: Settings, file: Path, as_json: bool, **flags: Any) -> None:
     """Make an index from features computed by another program.

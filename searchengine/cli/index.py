@@ -13,6 +13,7 @@ from searchengine.address import folder_of
 from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, section, verb
 from searchengine.cli.options import (
     INDEX,
+    INDEX_FOLDER,
     MILVUS,
     NEW_IN_MILVUS,
     RAY,
@@ -149,7 +150,7 @@ Examples:
 
 @verb("ann", _ANN)
 @flag("--remove", "Delete the structure, so that searches are exact again.")
-@settings_options("index_dir")
+@settings_options("index_dir", index_dir=INDEX_FOLDER)
 @json_flag
 def ann(settings: Settings, remove: bool, as_json: bool) -> None:
     """Build the structure that makes searches of a large index fast.

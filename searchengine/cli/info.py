@@ -13,7 +13,7 @@ import click
 
 from searchengine.address import folder_of
 from searchengine.cli.command import ID, TEXT, flag, json_flag, verb
-from searchengine.cli.options import INDEX, MILVUS, open_index, settings_options
+from searchengine.cli.options import INDEX, INDEX_FOLDER, MILVUS, open_index, settings_options
 from searchengine.cli.output import print_json, print_note, print_result, shown
 from searchengine.files import file_size
 from searchengine.progress import Bar
@@ -63,7 +63,7 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> None:
 
 
 @verb("verify", "Exit status: 0 sound; 1 damaged.")
-@settings_options("index_dir")
+@settings_options("index_dir", index_dir=INDEX_FOLDER)
 @json_flag
 def verify(settings: Settings, as_json: bool) -> int:
     """Check an index for damage, and say how to repair it.

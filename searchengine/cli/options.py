@@ -75,13 +75,22 @@ def extractor_options(layer: str) -> tuple[Decorator[Any], ...]:
     )
 
 
+_INDEX_DIR = option(
+    "--index-dir DIR",
+    "Index folder, or milvus://HOST:PORT/COLLECTION (default: the first one in $SEARCHENGINE_INDEX_DIR, or ./index).",
+    INDEX_PLACE,
+)
+INDEX_FOLDER = option(  # for a command that does not support Milvus
+    "--index-dir DIR", "Index folder (default: the first one in $SEARCHENGINE_INDEX_DIR, or ./index).", INDEX_PLACE
+)
+INDEX_DIRS = options(  # for a command that takes several indexes
+    "--index-dir DIR",
+    "One or more index folders or milvus://HOST:PORT/COLLECTION addresses (default: those in $SEARCHENGINE_INDEX_DIR, "
+    f"separated by {os.pathsep!r}, or ./index).",
+    INDEX_PLACE,
+    greedy=True,
+)
 _SETTINGS: dict[str, Decorator[Any]] = {
-    "index_dir": option(
-        "--index-dir DIR",
-        "Index folder, or milvus://HOST:PORT/COLLECTION (default: the first one in $SEARCHENGINE_INDEX_DIR, or "
-        "./index).",
-        INDEX_PLACE,
-    ),
     "images_dir": option(
         "--images-dir DIR", "Where the photos are now, if they have moved (default: $SEARCHENGINE_IMAGES_DIR).", PATH
     ),
@@ -162,13 +171,6 @@ _SETTINGS: dict[str, Decorator[Any]] = {
     ),
     "threads": option("--threads N", "Number of requests answered at a time (default: $THREADS, or 32).", COUNT),
 }
-_INDEX_DIRS = options(
-    "--index-dir DIR",
-    "One or more index folders or milvus://HOST:PORT/COLLECTION addresses (default: those in $SEARCHENGINE_INDEX_DIR, "
-    f"separated by {os.pathsep!r}, or ./index).",
-    INDEX_PLACE,
-    greedy=True,
-)
 # Groups of settings, by what needs them.
 INDEX = ("index_dir", "images_dir")  # opening an index
 ENGINE = (*INDEX, "precision", "runtime")  # and loading its model
@@ -183,12 +185,12 @@ _SECTIONS = {
 }
 
 
-def settings_options(*names: str, several: bool = False, only: bool = True) -> Decorator[Any]:
+def settings_options(*names: str, index_dir: Decorator[Any] = _INDEX_DIR, only: bool = True) -> Decorator[Any]:
     """Declare the options of these settings and pass the function one ``settings``, in which flags come first.
 
     Args:
         names: fields of ``Settings``.
-        several: whether --index-dir may name several folders.
+        index_dir: the option for the setting of this name.
         only: whether to ignore invalid values of all other settings.
     """
 
@@ -201,7 +203,7 @@ def settings_options(*names: str, several: bool = False, only: bool = True) -> D
             return function(settings=load_settings(flags, only=names if only else None), **values)
 
         for name in reversed(names):
-            declared = _INDEX_DIRS if several and name == "index_dir" else _SETTINGS[name]
+            declared = index_dir if name == "index_dir" else _SETTINGS[name]
             run = section(_SECTIONS.get(name, "Options"), declared)(run)
         return run
 

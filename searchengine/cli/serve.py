@@ -17,7 +17,7 @@ import click
 
 from searchengine.cli.command import COUNT, PATH, option, verb
 from searchengine.cli.index import summarize
-from searchengine.cli.options import MILVUS, settings_options
+from searchengine.cli.options import INDEX_DIRS, MILVUS, settings_options
 from searchengine.cli.output import print_note, print_result
 from searchengine.errors import IndexingError, IndexNotFoundError, SearchEngineError
 from searchengine.progress import Bar
@@ -30,7 +30,7 @@ _DEMO_MODEL = "efficientnet-lite0"
 
 @verb("serve")
 @settings_options(
-    "index_dir", "images_dir", "bind", "port", "threads", "keep_location", *MILVUS, several=True, only=False
+    "index_dir", "images_dir", "bind", "port", "threads", "keep_location", *MILVUS, index_dir=INDEX_DIRS, only=False
 )
 def serve(settings: Settings) -> int:
     """Serve the search page.
@@ -97,7 +97,7 @@ def check_free(host: str, port: int) -> None:
 
 
 @verb("prepare")
-@settings_options("index_dir", "precision", "runtime", several=True)
+@settings_options("index_dir", "precision", "runtime", index_dir=INDEX_DIRS)
 @option("--weights FILE", "New location of the weights file, if it has moved.", PATH)
 def prepare(settings: Settings, weights: Path | None) -> None:
     """Export the model of an index, so that serving starts at once.
