@@ -62,10 +62,10 @@ def rocchio(liked: Rows, disliked: Rows, query: Rows | None = None) -> Direction
     Raises QueryError.
     """
     parts = [(ALPHA, query), (BETA, liked), (-GAMMA, disliked)]
-    given = [(weight, unit(rows)) for weight, rows in parts if rows is not None and len(rows)]
-    if not any(weight > 0 for weight, _ in given):
+    terms = [(weight, unit(rows)) for weight, rows in parts if rows is not None and len(rows)]
+    if not any(weight > 0 for weight, _ in terms):
         raise QueryError("Like at least one image: dislikes alone are not enough to search by.")
-    return _direction(np.sum([weight * rows.mean(axis=0) for weight, rows in given], axis=0))
+    return _direction(np.sum([weight * rows.mean(axis=0) for weight, rows in terms], axis=0))
 
 
 def exemplar_svm(

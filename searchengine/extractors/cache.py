@@ -83,20 +83,20 @@ def lookup(spec: ExtractorSpec, *, thorough: bool = False) -> ExportedModel | No
     try:
         manifest = parse_json((folder / _MANIFEST).read_text(encoding="utf-8"))
         files = {name: manifest["files"][name] for name in {*MODEL_FILES, *manifest["files"]}}
-        whole = all(_unchanged(folder / name, known, thorough) for name, known in files.items())
+        intact = all(_unchanged(folder / name, recorded, thorough) for name, recorded in files.items())
         parts = tuple(int(part) for part in manifest["parts"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return ExportedModel(folder / MODEL_FILES[0], parts) if whole and parts and min(parts) > 0 else None
+    return ExportedModel(folder / MODEL_FILES[0], parts) if intact and parts and min(parts) > 0 else None
 
 
-def _unchanged(file: Path, known: dict[str, Any], thorough: bool) -> bool:
+def _unchanged(file: Path, recorded: dict[str, Any], thorough: bool) -> bool:
     info = file.stat()
-    if info.st_size != known["size"]:
+    if info.st_size != recorded["size"]:
         return False
-    if info.st_mtime_ns == known["mtime_ns"] and info.st_size > _QUICK_TO_HASH and not thorough:
+    if info.st_mtime_ns == recorded["mtime_ns"] and info.st_size > _QUICK_TO_HASH and not thorough:
         return True
-    return bool(file_hashes(file)["sha256"] == known["sha256"])
+    return bool(file_hashes(file)["sha256"] == recorded["sha256"])
 
 
 @contextlib.contextmanager
@@ -112,13 +112,13 @@ def new_entry(spec: ExtractorSpec) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=models_folder()))
     try:
         yield folder
-        place = entry_folder(spec)
+        entry = entry_folder(spec)
         with _writable():
             damaged = folder.with_name(f"{folder.name}-damaged")
-            if place.exists():  # a folder cannot be renamed onto another
-                place.rename(damaged)
+            if entry.exists():  # a folder cannot be renamed onto another
+                entry.rename(damaged)
             folder.chmod(0o755)
-            folder.rename(place)
+            folder.rename(entry)
         shutil.rmtree(damaged, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -310,13 +310,13 @@ def find_weights(spec: ExtractorSpec, *, flag: str) -> Path:
 
     Raises WeightsNotFoundError if it no longer exists.
     """
-    known = find_by_hash(spec.weights.partition(":")[2])
-    if known is None:
+    path = find_by_hash(spec.weights.partition(":")[2])
+    if path is None:
         raise WeightsNotFoundError(
             f"The weights of {spec.title} ({_short(spec.weights)}) are missing. Give the file that the index was "
             f"made with to {flag}."
         )
-    return known
+    return path
 
 
 def _short(weights: str) -> str:
@@ -339,16 +339,16 @@ def remembered_hashes(file: Path) -> dict[str, str]:
     file = file.resolve()
     info = file.stat()
     stamp = {"size": info.st_size, "mtime_ns": info.st_mtime_ns}
-    known = _known_hashes()
-    entry = known.get(str(file))
-    if entry and all(entry.get(key) == value for key, value in stamp.items()):
-        return {"sha256": entry["sha256"], "md5": entry["md5"]}
+    records = _known_hashes()
+    record = records.get(str(file))
+    if record and all(record.get(key) == value for key, value in stamp.items()):
+        return {"sha256": record["sha256"], "md5": record["md5"]}
     hashes = file_hashes(file)
     # A file that was just written can change again without a new modification time.
     if time.time_ns() - info.st_mtime_ns > 2_000_000_000:
-        known[str(file)] = {**stamp, **hashes}
+        records[str(file)] = {**stamp, **hashes}
         with contextlib.suppress(OSError):
-            replace_text(cache_root() / "hashes.json", json.dumps(known, indent=1))
+            replace_text(cache_root() / "hashes.json", json.dumps(records, indent=1))
     return hashes
 
 
@@ -363,7 +363,7 @@ def find_by_hash(sha256: str) -> Path | None:
 
 def _known_hashes() -> dict[str, Any]:
     try:
-        known = parse_json((cache_root() / "hashes.json").read_text(encoding="utf-8"))
+        records = parse_json((cache_root() / "hashes.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return records if isinstance(records, dict) else {}

@@ -238,13 +238,13 @@ class ExtractorRecipe:
 
 def _export_now(spec: ExtractorSpec, file: Path, say: Say) -> ExportedModel:
     """Export a model in a subprocess. The caller holds the export lock."""
-    title, place = spec.network.title.rpartition(",")[0], cache.entry_folder(spec)
-    say(f"preparing {title}: the first time only, about half a minute; the result is kept in {place}")
+    title, path = spec.network.title.rpartition(",")[0], cache.entry_folder(spec)
+    say(f"preparing {title}: the first time only, about half a minute; the result is kept in {path}")
     with cache.new_entry(spec) as folder:
         _export_in_subprocess(spec, file, folder, say)
     model = cache.lookup(spec)
     if model is None:
-        raise ExtractorError(f"The model just written to {place} is damaged. Check the disk, then try again.")
+        raise ExtractorError(f"The model just written to {path} is damaged. Check the disk, then try again.")
     size = sum((model.xml.parent / name).stat().st_size for name in cache.MODEL_FILES)
     say(f"prepared: {file_size(size)} on disk, {model.dimension} numbers per feature")
     return model

@@ -174,27 +174,27 @@ def cached(file: PublishedWeights) -> Path | None:
     return path if file.digest is None or file.matches(cache.remembered_hashes(path)) else None
 
 
-def download(backbone: Backbone, wanted: PublishedWeights, say: Say) -> Path:
+def download(backbone: Backbone, file: PublishedWeights, say: Say) -> Path:
     """Download a published file into Keras's cache. Raises WeightsNotFoundError if that fails."""
     check_keras()  # before downloading half a gigabyte for nothing
-    place = keras_folder() / wanted.file_name
-    state = "there is only an incomplete or altered copy at" if place.exists() else "it is not at"
+    path = keras_folder() / file.file_name
+    state = "there is only an incomplete or altered copy at" if path.exists() else "it is not at"
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         waiting = "waiting for another process that is downloading it ..."
-        with locked(place.with_name(f".{place.name}.lock"), on_wait=lambda: say(waiting)), Client(_PAUSE) as client:
-            if cached(wanted) is None:
-                say(f"downloading {wanted.url} ({wanted.megabytes} MB), once ...")
-                new = Resource(wanted.url, wanted.digest, f"{place.name}.new")
-                client.fetch(new, place.parent, progress=_Sentences(say)).replace(place)
+        with locked(path.with_name(f".{path.name}.lock"), on_wait=lambda: say(waiting)), Client(_PAUSE) as client:
+            if cached(file) is None:
+                say(f"downloading {file.url} ({file.megabytes} MB), once ...")
+                new = Resource(file.url, file.digest, f"{path.name}.new")
+                client.fetch(new, path.parent, progress=_Sentences(say)).replace(path)
     except (OSError, DownloadError) as error:
         reason = file_error(error) if isinstance(error, OSError) else str(error)
         raise WeightsNotFoundError(
-            f"The ImageNet weights of {backbone.title} are missing. {wanted.file_name} ({wanted.megabytes} MB) is "
-            f"needed; {state} {place}. {reason} Or download {wanted.url} on another machine and put it into that "
+            f"The ImageNet weights of {backbone.title} are missing. {file.file_name} ({file.megabytes} MB) is "
+            f"needed; {state} {path}. {reason} Or download {file.url} on another machine and put it into that "
             "folder, or give it with --weights FILE. Or use --model efficientnet-lite0, which needs no download."
         ) from error
-    return place
+    return path
 
 
 class _Sentences(Quiet):

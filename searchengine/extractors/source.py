@@ -250,10 +250,10 @@ class NamedSource(ModelSource, Generic[N]):
         if options.layers in ((), (default,)):
             check_pooling(options.pooling, [LayerInfo(default, "", (network.dimension,))], title)
             return default
-        known = self.describe(network.name, options.input_size).layers
+        layers = self.describe(network.name, options.input_size).layers
         for name in options.layers:
-            check_name(f"layer of {title}", name, known)
-        check_pooling(options.pooling, [known[name] for name in options.layers], title)
+            check_name(f"layer of {title}", name, layers)
+        check_pooling(options.pooling, [layers[name] for name in options.layers], title)
         return SEVERAL.join(options.layers)
 
     def check_head(self, spec: ExtractorSpec) -> None:

@@ -211,28 +211,28 @@ def load_classifier(index: Index) -> Classifier | None:
         ExtractorMismatchError: it was fitted on features of another extractor.
         IndexDamagedError: its file is damaged, or is not a classifier.
     """
-    kept = CLASSIFIER.load(index.folder)
-    if kept is None:
+    stored = CLASSIFIER.load(index.folder)
+    if stored is None:
         return None
-    if kept.sheet.fingerprint != index.fingerprint:
+    if stored.sheet.fingerprint != index.fingerprint:
         raise ExtractorMismatchError(
             f"The classifier in {index.folder} was fitted on features of another extractor. Fit it again with: "
             f"{with_index_dir(CLASSIFIER.command, index.address)}"
         )
-    fault = _fault(kept.arrays, index.dimension)
+    fault = _fault(stored.arrays, index.dimension)
     if fault:
         raise IndexDamagedError(
             f"{CLASSIFIER.path(index.folder)} cannot be used: {fault}. Fit it again with: "
             f"{with_index_dir(CLASSIFIER.command, index.address)}"
         )
-    arrays = {name: kept.arrays[name] for name in CLASSIFIER.arrays}
+    arrays = {name: stored.arrays[name] for name in CLASSIFIER.arrays}
     return Classifier(
         classes=tuple(arrays.pop("classes").tolist()),
         **arrays,
-        fingerprint=kept.sheet.fingerprint,
-        version=kept.sheet.version,
-        report=kept.sheet.report,
-        stale=kept.sheet.version != labels_version(index),
+        fingerprint=stored.sheet.fingerprint,
+        version=stored.sheet.version,
+        report=stored.sheet.report,
+        stale=stored.sheet.version != labels_version(index),
     )
 
 

@@ -164,8 +164,8 @@ def _cross_validate(cross: _Folds, classes: int, notes: list[str]) -> tuple[floa
     with ThreadPoolExecutor(min(number, processors())) as pool:
         outcomes = list(pool.map(lambda fold: _one_fold(cross, fold), range(number)))
     probabilities = np.zeros((len(cross.truth), classes))
-    for fold, (_, known, rows) in enumerate(outcomes):
-        probabilities[np.ix_(cross.folds == fold, known)] = rows
+    for fold, (_, classes_learnt, rows) in enumerate(outcomes):
+        probabilities[np.ix_(cross.folds == fold, classes_learnt)] = rows
     if number < 3:
         notes.append(f"No label has three different images, too few to choose C, so C is {_DEFAULT_C:g}.")
         return _DEFAULT_C, probabilities
@@ -202,9 +202,9 @@ def _pipeline(c: float) -> Any:
 def _log_likelihood(model: Any, features: NDArray[Any], truth: NDArray[np.int64]) -> float:
     """Return the log likelihood summed over images; a class that was not learnt has the lowest probability."""
     probabilities = model.predict_proba(features)
-    place = np.searchsorted(model.classes_, truth).clip(max=len(model.classes_) - 1)
-    known = model.classes_[place] == truth
-    of_truth = np.where(known, probabilities[np.arange(len(truth)), place], 0.0)
+    index = np.searchsorted(model.classes_, truth).clip(max=len(model.classes_) - 1)
+    learnt = model.classes_[index] == truth
+    of_truth = np.where(learnt, probabilities[np.arange(len(truth)), index], 0.0)
     return float(np.log(np.maximum(of_truth, _MIN_PROBABILITY)).sum())
 
 

@@ -201,25 +201,25 @@ class SeenClasses:
 def keep_seen(words: Words, index: Index) -> None:
     """Compute the classes of new images and store those of all images. Raises IndexingError."""
     state = index.state()
-    kept = _kept(index, state)
-    if kept is None or len(kept) < len(state.ids):
-        seen = _with_new_rows(kept, words, state)
+    stored = _load_seen(index, state)
+    if stored is None or len(stored) < len(state.ids):
+        seen = _with_new_rows(stored, words, state)
         sheet = SeenSheet(1, timestamp(), state.fingerprint, state.features_file, len(seen))
         SEEN.save(index.folder, sheet, {"classes": seen.classes, "weights": seen.weights.astype(np.float16)})
 
 
-def _kept(index: Index, state: State) -> SeenClasses | None:
+def _load_seen(index: Index, state: State) -> SeenClasses | None:
     """Return the stored classes of a state's matrix if they can be used."""
     matrix = state.fingerprint, state.features_file
     try:
-        kept = SEEN.load(index.folder)
+        stored = SEEN.load(index.folder)
     except IndexDamagedError as error:
         _log.warning("%s", error)
         return None
-    if kept is None or (kept.sheet.fingerprint, kept.sheet.features_file) != matrix:
+    if stored is None or (stored.sheet.fingerprint, stored.sheet.features_file) != matrix:
         return None
-    classes, weights = kept.arrays["classes"], kept.arrays["weights"]
-    fits = classes.shape == weights.shape == (SHOWN, kept.sheet.rows) and kept.sheet.rows <= len(state.ids)
+    classes, weights = stored.arrays["classes"], stored.arrays["weights"]
+    fits = classes.shape == weights.shape == (SHOWN, stored.sheet.rows) and stored.sheet.rows <= len(state.ids)
     if not fits or classes.dtype != np.uint16 or classes.max(initial=0) >= CLASSES:
         _log.warning("%s does not fit the index. It is not used.", SEEN.path(index.folder))
         return None
@@ -286,7 +286,7 @@ class WordSearch(Words):
         with self._lock:
             seen = self._seen
             if seen is None or seen.matrix != (state.fingerprint, state.features_file):
-                seen = _kept(self._index, state)
+                seen = _load_seen(self._index, state)
             if seen is None or len(seen) < len(state.ids):
                 seen = _with_new_rows(seen, self, state)
             self._seen = seen

@@ -79,9 +79,9 @@ def head_of(folder: Path, spec: ExtractorSpec, weights: Path | None = None, say:
     The folder keeps the head for servers that have no weights. ``weights`` is the file that the user named; with
     ``say``, one may be downloaded. Raises ExtractorError with the reason if there is no head.
     """
-    kept = HEAD.load(folder)
-    if kept is not None and kept.sheet.fingerprint == spec.fingerprint:
-        return Head(kept.arrays["weights"], kept.arrays["bias"])
+    stored = HEAD.load(folder)
+    if stored is not None and stored.sheet.fingerprint == spec.fingerprint:
+        return Head(stored.arrays["weights"], stored.arrays["bias"])
     head = source_of(spec.model).head(spec, weights, say)
     with contextlib.suppress(IndexingError):  # the folder may be read-only
         sheet = HeadSheet(1, timestamp(), spec.fingerprint)
@@ -265,13 +265,14 @@ def keep_tags(words: Words, index: Index) -> None:
     state = index.state()
     titles = np.array(class_titles())
     first, ids, tags = 0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.str_)
-    kept = TAGS.load(index.folder)
-    if kept is not None and kept.sheet.computed_from == (state.fingerprint, state.features_file):
-        if kept.sheet.rows == len(state.ids):
+    stored = TAGS.load(index.folder)
+    if stored is not None and stored.sheet.computed_from == (state.fingerprint, state.features_file):
+        if stored.sheet.rows == len(state.ids):
             return
-        first = kept.sheet.rows
-        same = ~np.isin(kept.arrays["ids"], state.ids[first:])  # images with new rows have new content
-        ids, tags = kept.arrays["ids"][same], np.array(kept.sheet.names, dtype=np.str_)[kept.arrays["tags"][same]]
+        first = stored.sheet.rows
+        same = ~np.isin(stored.arrays["ids"], state.ids[first:])  # images with new rows have new content
+        ids = stored.arrays["ids"][same]
+        tags = np.array(stored.sheet.names, dtype=np.str_)[stored.arrays["tags"][same]]
     for start in range(first, len(state.ids), _ROWS):
         block = slice(start, min(start + _ROWS, len(state.ids)))
         rows, classes, _ = words.recognised(np.asarray(state.rows[block]))
@@ -285,10 +286,10 @@ def keep_tags(words: Words, index: Index) -> None:
 
 def known_tags(index: Index) -> dict[int, list[str]]:
     """Return the stored tags by image id; none if they were computed for another extractor."""
-    kept = TAGS.load(index.folder)
+    stored = TAGS.load(index.folder)
     tags: dict[int, list[str]] = {}
-    if kept is not None and kept.sheet.fingerprint == index.fingerprint:
-        pairs: tuple[NDArray[np.int64], NDArray[np.int32]] = (kept.arrays["ids"], kept.arrays["tags"])
+    if stored is not None and stored.sheet.fingerprint == index.fingerprint:
+        pairs: tuple[NDArray[np.int64], NDArray[np.int32]] = (stored.arrays["ids"], stored.arrays["tags"])
         for id_, number in zip(*(array.tolist() for array in pairs), strict=True):
-            tags.setdefault(id_, []).append(kept.sheet.names[number])
+            tags.setdefault(id_, []).append(stored.sheet.names[number])
     return tags

@@ -264,8 +264,8 @@ class Features:
         """
         features = self._features[rows, random.integers(0, self._features.shape[1], len(rows))]
         if self._dropout:
-            kept = random.random(features.shape, dtype=np.float32) >= self._dropout
-            features = features * kept / np.float32(1.0 - self._dropout)
+            mask = random.random(features.shape, dtype=np.float32) >= self._dropout
+            features = features * mask / np.float32(1.0 - self._dropout)
         return features
 
     def plain(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

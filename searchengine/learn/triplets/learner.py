@@ -232,8 +232,8 @@ def triplet_loss(embeddings: Any, triplets: Any, margin: float) -> Any:
     negatives = ops.take(embeddings, triplets[:, 2], axis=0)
     near = ops.sum(ops.square(anchors - positives), axis=1)  # (t, d) -> (t,)
     far = ops.sum(ops.square(anchors - negatives), axis=1)
-    each = ops.maximum(near - far + margin, 0.0)
-    return ops.sum(each) / ops.maximum(ops.cast(ops.shape(each)[0], each.dtype), 1.0)
+    losses = ops.maximum(near - far + margin, 0.0)
+    return ops.sum(losses) / ops.maximum(ops.cast(ops.shape(losses)[0], losses.dtype), 1.0)
 
 
 class NotFiniteError(ArithmeticError):

@@ -44,11 +44,11 @@ def draw_triplets(labels: NDArray[np.int64], anchors: NDArray[np.int64], random:
         (t, 3) int64 rows.
     """
     order = np.argsort(labels, kind="stable")  # groups the images of a class
-    place = np.empty(len(labels), dtype=np.int64)
-    place[order] = np.arange(len(labels))
+    position = np.empty(len(labels), dtype=np.int64)
+    position[order] = np.arange(len(labels))
     _, first, number, size = np.unique(labels[order], return_index=True, return_inverse=True, return_counts=True)
-    begin, count = first[number][place[anchors]], size[number][place[anchors]]  # of the anchor's class
-    within = place[anchors] - begin
+    begin, count = first[number][position[anchors]], size[number][position[anchors]]  # of the anchor's class
+    within = position[anchors] - begin
     step = random.integers(1, np.maximum(count, 2))  # 1 ... count - 1: never the anchor itself
     positives = order[begin + (within + step) % count]
     other = random.integers(0, len(labels) - count)  # any image outside the class
@@ -209,10 +209,10 @@ def _hold_images(
     share = min(share, _MAX_VALIDATION / max(len(labels), 1))
     chosen: set[int] = set()
     for label in np.unique(labels):
-        own = np.unique(groups[labels == label])
-        if len(own) >= 4:  # two in each part: an anchor and a positive
-            count = min(max(2, round(share * len(own))), len(own) - 2)
-            chosen.update(random.permutation(own)[:count].tolist())
+        members = np.unique(groups[labels == label])
+        if len(members) >= 4:  # two in each part: an anchor and a positive
+            count = min(max(2, round(share * len(members))), len(members) - 2)
+            chosen.update(random.permutation(members)[:count].tolist())
     return np.isin(groups, sorted(chosen))
 
 
