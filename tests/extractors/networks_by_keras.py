@@ -16,14 +16,14 @@ from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.models import PublishedWeights, backbones
 
 
-def published(title: str, asked: list[PublishedWeights] | None = None, *, head: bool = True) -> Any:
+def published(title: str, files: list[PublishedWeights] | None = None, *, head: bool = True) -> Any:
     """Return the network as ``weights="imagenet"`` builds it and the file that it loads, with random weights."""
     keras = import_keras()
     from keras.src.utils import file_utils
 
     def get_file(fname: str, origin: str, cache_subdir: str, file_hash: str | None = None) -> str:
-        if asked is not None:
-            asked.append(PublishedWeights(origin, fname, file_hash, 0))
+        if files is not None:
+            files.append(PublishedWeights(origin, fname, file_hash, 0))
         return fname
 
     size = backbones()[title.lower()].input_size
@@ -69,15 +69,15 @@ def random_weights(network: Any) -> None:
 
 def _added(network: Any) -> set[str]:
     """Return the normalisations whose output is added to a bypass."""
-    found = set()
+    result = set()
     for layer in network.layers:
         if type(layer).__name__ != "Add":
             continue
         before = [_behind_dropout(tensor._keras_history.operation) for tensor in layer.input]
         normalised = [one.name for one in before if type(one).__name__ == "BatchNormalization"]
         if len(normalised) < len(before):
-            found.update(normalised)
-    return found
+            result.update(normalised)
+    return result
 
 
 def _behind_dropout(layer: Any) -> Any:
@@ -97,8 +97,8 @@ def features(network: Any, title: str, layer: str, pixels: NDArray[np.uint8]) ->
     keras = import_keras()
     family = getattr(keras.applications, backbones()[title.lower()].module)
     cut = keras.Model(network.inputs[0], keras.Operation.output.fget(network.get_layer(layer)))
-    found: NDArray[np.float32] = np.asarray(cut(family.preprocess_input(pixels.astype(np.float32)), training=False))
-    return found
+    result: NDArray[np.float32] = np.asarray(cut(family.preprocess_input(pixels.astype(np.float32)), training=False))
+    return result
 
 
 def noise(size: tuple[int, int], n: int = 2) -> NDArray[np.uint8]:
@@ -112,8 +112,8 @@ def smooth(size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.stack([np.asarray(Image.fromarray(one).resize(size[::-1])) for one in coarse])
 
 
-def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def relative_error(result: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     """Return the largest relative error over the rows; NaN if there is one."""
-    assert found.shape == expected.shape
-    errors = np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+    assert result.shape == expected.shape
+    errors = np.linalg.norm(result - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
     return float(errors.max())

@@ -140,16 +140,16 @@ def test_end_to_end(mine: Own, connections: Path, cache_dir: Path) -> None:
 @pytest.mark.slow
 def test_description(mine: Own, described_in_process: None, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of("own")
-    found = source.describe(mine.file)
-    assert found.input_size == SIZE
-    assert found.parameters == mine.network.count_params()
-    assert found.output == LayerInfo("", "output", (5,))
-    assert list(found.layers) == ["blocks", "mean", "drop", "code"]
-    assert found.layers["blocks"] == LayerInfo("blocks", "Sequential", (4, 6, 8))
+    network_info = source.describe(mine.file)
+    assert network_info.input_size == SIZE
+    assert network_info.parameters == mine.network.count_params()
+    assert network_info.output == LayerInfo("", "output", (5,))
+    assert list(network_info.layers) == ["blocks", "mean", "drop", "code"]
+    assert network_info.layers["blocks"] == LayerInfo("blocks", "Sequential", (4, 6, 8))
 
     monkeypatch.setattr(frameworks, "run_task", None)  # the description is cached
     key = f"custom-{file_hashes(mine.file)['sha256']}"
-    assert source.describe(mine.file) == found
+    assert source.describe(mine.file) == network_info
     note = cache_dir / "layers" / f"{key}.json"
     text = note.read_text()
     note.write_text("{}")

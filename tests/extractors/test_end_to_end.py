@@ -64,9 +64,9 @@ def test_from_a_folder(
     expected = networks_by_keras.features(network, title, layer, pixels)
     expected = gem(expected) if pooling == "gem" else expected
     expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
-    found = np.load(tmp_path / "index" / "features.npy")[:5]
-    assert found.shape == (5, dimension)
-    assert relative_error(found, expected) <= 1e-4
+    features = np.load(tmp_path / "index" / "features.npy")[:5]
+    assert features.shape == (5, dimension)
+    assert relative_error(features, expected) <= 1e-4
 
     with contextlib.closing(SearchEngine.open(tmp_path / "index", precision="float32", runtime="openvino")) as engine:
         assert engine.search(photos / "3.png", k=2)[0].path.endswith("3.png")

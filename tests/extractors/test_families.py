@@ -33,11 +33,11 @@ QUICKEST = {"MobileNet", "MobileNetV3Small"}
 
 def smallest_of_each_family() -> list[str]:
     """Return the smallest network of each module of keras.applications; the others repeat its layers or are wider."""
-    found: dict[str, Backbone] = {}
+    smallest: dict[str, Backbone] = {}
     for line in backbones().values():
-        if line.module not in found or line.parameters < found[line.module].parameters:
-            found[line.module] = line
-    return [line.title for line in found.values()]
+        if line.module not in smallest or line.parameters < smallest[line.module].parameters:
+            smallest[line.module] = line
+    return [line.title for line in smallest.values()]
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_every_one_on_openvino_and_in_the_table(title: str, tmp_path: Path) -> N
     export_openvino(built.model, tmp_path / "model.xml")
     export.compare(built, tmp_path / "model.xml")
     backbone = backbones()[title.lower()]
-    asked: list[PublishedWeights] = []
-    bare = networks_by_keras.published(title, asked, head=False)
-    (file,) = asked
+    files: list[PublishedWeights] = []
+    bare = networks_by_keras.published(title, files, head=False)
+    (file,) = files
     assert (file.url, file.file_name, file.digest) == (
         backbone.without_head.url,
         backbone.without_head.file_name,
@@ -99,9 +99,9 @@ def check(title: str, folder: Path, *, by_file: bool) -> BuiltModel:
     spec = make_spec(title)
     line = backbones()[title.lower()]
     assert spec.layer == line.default_layer
-    asked: list[PublishedWeights] = []
-    network = networks_by_keras.published(title, asked)
-    (file,) = asked
+    files: list[PublishedWeights] = []
+    network = networks_by_keras.published(title, files)
+    (file,) = files
     assert (file.url, file.file_name, file.digest) == (
         line.with_head.url,
         line.with_head.file_name,
@@ -125,9 +125,9 @@ def check(title: str, folder: Path, *, by_file: bool) -> BuiltModel:
     else:
         built = networks.cut(network, spec, line.preprocessing, title)
     assert sum(built.parts) == known[line.default_layer].feature_size("none") == line.dimension == expected.shape[1]
-    found = np.asarray(built.model(pixels, training=False))
+    features = np.asarray(built.model(pixels, training=False))
     assert np.linalg.norm(expected[0] - expected[1]) > 1e-3 * np.linalg.norm(expected[0])
-    assert relative_error(found, expected) <= 1e-4
+    assert relative_error(features, expected) <= 1e-4
     return built
 
 

@@ -43,22 +43,22 @@ def test_weights_on_this_machine(cache_dir: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(cache, "remembered_hashes", lambda path: cache.file_hashes(path))
     with cache.new_entry(make_spec("xception", normalize="none")) as folder:
         write_tiny_model(folder)
-    found = {line.name: line.weights for line in loading.list_models()}
-    assert (found["vgg19"], found["mobilenet"], found["xception"]) == (
+    availability = {line.name: line.weights for line in loading.list_models()}
+    assert (availability["vgg19"], availability["mobilenet"], availability["xception"]) == (
         "downloaded",
         "downloaded",
         "prepared",
     )
-    assert found["resnet50"] == "to download"  # another file with that name
+    assert availability["resnet50"] == "to download"  # another file with that name
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("described_in_process")
 def test_layers_of_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "VGG19"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("VGG19: input 224 x 224, 143.7 M parameters, preprocessing caffe")
-    assert [line.split() for line in said if "block5_pool" in line or "fc2" in line] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("VGG19: input 224 x 224, 143.7 M parameters, preprocessing caffe")
+    assert [line.split() for line in lines if "block5_pool" in line or "fc2" in line] == [
         ["block5_pool", "MaxPooling2D", "7", "x", "7", "x", "512", "25088", "512"],
         ["*", "fc2", "Dense", "4096", "4096"],
     ]

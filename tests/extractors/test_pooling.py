@@ -23,17 +23,17 @@ pytestmark = pytest.mark.usefixtures("described_in_process")
 
 def by_loops(maps: NDArray[np.float32], pooling: str) -> NDArray[np.float64]:
     n, height, width, channels = maps.shape
-    found = np.zeros((n, channels))
+    result = np.zeros((n, channels))
     for i in range(n):
         for c in range(channels):
             values = [float(maps[i, y, x, c]) for y in range(height) for x in range(width)]
             if pooling == "avg":
-                found[i, c] = sum(values) / len(values)
+                result[i, c] = sum(values) / len(values)
             elif pooling == "max":
-                found[i, c] = max(values)
+                result[i, c] = max(values)
             else:
-                found[i, c] = (sum(max(value, 1e-6) ** 3 for value in values) / len(values)) ** (1 / 3)
-    return found
+                result[i, c] = (sum(max(value, 1e-6) ** 3 for value in values) / len(values)) ** (1 / 3)
+    return result
 
 
 @pytest.mark.slow
@@ -43,9 +43,9 @@ def test_pooling_equals_a_loop(pooling: str) -> None:
     maps = np.random.default_rng(0).standard_normal((3, 4, 5, 6)).astype(np.float32) * 10
     maps[1] = -1  # no activations: GeM returns its lower bound
     maps[2, :, :, 0] = 7.5  # equal everywhere, like every mean
-    found = np.asarray(pooled(maps, pooling))
-    np.testing.assert_allclose(found, by_loops(maps, pooling), rtol=1e-5, atol=1e-6)
-    assert found[2, 0] == pytest.approx(7.5, rel=1e-6)
+    result = np.asarray(pooled(maps, pooling))
+    np.testing.assert_allclose(result, by_loops(maps, pooling), rtol=1e-5, atol=1e-6)
+    assert result[2, 0] == pytest.approx(7.5, rel=1e-6)
 
 
 @pytest.mark.slow
@@ -61,9 +61,9 @@ def test_between_mean_and_maximum() -> None:
 
 def test_layers_have_equal_weight() -> None:
     rows = np.array([[3, 4, 0.0, 1e-3], [0, 0, 5, 12]], np.float32)
-    found = extractor.normalized(rows, "l2", (2, 2))
+    result = extractor.normalized(rows, "l2", (2, 2))
     half = np.sqrt(0.5)
-    np.testing.assert_allclose(found, [[0.6 * half, 0.8 * half, 0, half], [0, 0, 5 / 13, 12 / 13]], rtol=1e-6)
+    np.testing.assert_allclose(result, [[0.6 * half, 0.8 * half, 0, half], [0, 0, 5 / 13, 12 / 13]], rtol=1e-6)
     np.testing.assert_array_equal(extractor.normalized(rows, "none", (2, 2)), rows)
     np.testing.assert_allclose(extractor.normalized(rows, "l2", (4,)), extractor.normalized(rows, "l2"))
 

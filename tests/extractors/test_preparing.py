@@ -55,13 +55,13 @@ def quiet(text: str) -> None:
 
 
 def test_once(exporter: Exporter, cache_dir: Path) -> None:
-    said: list[str] = []
-    folder = prepare(SPEC, progress=said.append)
+    messages: list[str] = []
+    folder = prepare(SPEC, progress=messages.append)
     assert folder == cache_dir / "models" / SPEC.fingerprint
-    assert said[0].startswith("preparing VGG16 fc2, ImageNet weights: the first time only")
-    assert said[-1].startswith("prepared: ")
-    assert prepare(SPEC, progress=said.append) == folder
-    assert prepare(replace(SPEC, normalize="l2"), progress=said.append) == folder
+    assert messages[0].startswith("preparing VGG16 fc2, ImageNet weights: the first time only")
+    assert messages[-1].startswith("prepared: ")
+    assert prepare(SPEC, progress=messages.append) == folder
+    assert prepare(replace(SPEC, normalize="l2"), progress=messages.append) == folder
     assert exporter.times == 1
     assert {path.name for path in (cache_dir / "models").iterdir()} == {folder.name}
 
@@ -86,15 +86,15 @@ def test_a_second_process_waits_and_says_so(exporter: Exporter, cache_dir: Path)
     assert holder.stdin is not None
     assert holder.stdout is not None
     holder.stdout.readline()
-    said: list[str] = []
+    messages: list[str] = []
 
     def say(text: str) -> None:
-        said.append(text)
+        messages.append(text)
         if "waiting" in text:
             holder.kill()
 
     prepare(SPEC, progress=say)
-    assert said[0].startswith("waiting for another process")
+    assert messages[0].startswith("waiting for another process")
     assert exporter.times == 1
     holder.wait()
     holder.stdin.close()
@@ -160,9 +160,9 @@ def test_a_cache_that_cannot_be_written(exporter: Exporter, tmp_path: Path, monk
 
 def test_progress_goes_to_stderr(exporter: Exporter, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(SPEC)
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "first time only" in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "first time only" in output.err
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------
@@ -246,10 +246,10 @@ def test_the_cache_is_bounded(exporter: Exporter, monkeypatch: pytest.MonkeyPatc
     os.utime(old, (2, 2))
     size = sum(file.stat().st_size for file in old.iterdir())
     monkeypatch.setenv("SEARCHENGINE_CACHE_GB", str(2.5 * size / 1e9))
-    said: list[str] = []
-    made = prepare(SPEC, progress=said.append)
-    assert (made.exists(), old.exists(), older.exists()) == (True, True, False)
-    assert said[-1].startswith("removed VGG16 fc2")
+    messages: list[str] = []
+    folder = prepare(SPEC, progress=messages.append)
+    assert (folder.exists(), old.exists(), older.exists()) == (True, True, False)
+    assert messages[-1].startswith("removed VGG16 fc2")
     monkeypatch.setenv("SEARCHENGINE_CACHE_GB", "0")
     assert prepare(replace(SPEC, layer="fc1"), progress=quiet).exists()
     assert len(cache.entries()) == 1
@@ -263,9 +263,9 @@ def exported_by(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     program = tmp_path / "export.py"
     program.write_text("import json, sys, os\nrequest = json.load(sys.stdin)\n" + script)
     monkeypatch.setattr(frameworks, "_COMMAND", (str(program),))
-    said: list[str] = []
-    loading._export_in_subprocess(SPEC, tmp_path / TOP.file_name, tmp_path, said.append)
-    return said
+    messages: list[str] = []
+    loading._export_in_subprocess(SPEC, tmp_path / TOP.file_name, tmp_path, messages.append)
+    return messages
 
 
 def test_the_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_the_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "print(json.dumps({'progress': json.dumps(request)}))\n"
         "print(json.dumps({'dimension': 3}))\n"
     )
-    (said,) = exported_by(script, monkeypatch, tmp_path)
-    request = json.loads(said)
+    (messages,) = exported_by(script, monkeypatch, tmp_path)
+    request = json.loads(messages)
     assert json.loads(request["spec"])["model"] == "vgg16"
     assert request["folder"] == str(tmp_path)
     assert request["file"] == str(tmp_path / TOP.file_name)

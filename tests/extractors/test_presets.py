@@ -31,7 +31,7 @@ SIZES = ((400, 300), (32, 32), (28, 28), (55, 97), (20, 24))  # (width, height)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def presets_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Presets, pictures, KerasHub's results for them, and exported models, all made once by one process."""
     folder = tmp_path_factory.mktemp("presets")
     (folder / "pictures").mkdir()
@@ -54,18 +54,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def exported(made: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(made / "cache"))
+def exported(presets_folder: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(presets_folder / "cache"))
 
 
 @pytest.fixture(scope="module")
-def index(made: Path) -> Path:
+def index(presets_folder: Path) -> Path:
     """An index of the pictures, made by the command line with the exported models."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("SEARCHENGINE_CACHE_DIR", str(made / "cache"))
-        options = ["--index-dir", str(made / "index"), "--precision", "float32"]
-        assert main(["index", str(made / "pictures"), "--model", str(made / "clip"), *options]) == 0
-    return made / "index"
+        environment.setenv("SEARCHENGINE_CACHE_DIR", str(presets_folder / "cache"))
+        options = ["--index-dir", str(presets_folder / "index"), "--precision", "float32"]
+        assert main(["index", str(presets_folder / "pictures"), "--model", str(presets_folder / "clip"), *options]) == 0
+    return presets_folder / "index"
 
 
 def cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -73,19 +73,19 @@ def cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[n
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip2", "dinov2"])
-def test_features_are_those_of_kerashub(made: Path, index: Path, name: str) -> None:
-    extractor = load_extractor(made / name, precision="float32")
-    ours = extractor.embed(sorted((made / "pictures").iterdir()))
-    with np.load(made / f"{name}.npz") as theirs:
+def test_features_are_those_of_kerashub(presets_folder: Path, index: Path, name: str) -> None:
+    extractor = load_extractor(presets_folder / name, precision="float32")
+    ours = extractor.embed(sorted((presets_folder / "pictures").iterdir()))
+    with np.load(presets_folder / f"{name}.npz") as theirs:
         equal = cosines(ours, theirs["features"])
     assert equal.min() >= 0.99999
 
 
 @pytest.mark.parametrize("how", RESIZINGS)
-def test_pictures_are_resized_as_by_keras(made: Path, how: str) -> None:
-    with np.load(made / "resized.npz") as theirs:
+def test_pictures_are_resized_as_by_keras(presets_folder: Path, how: str) -> None:
+    with np.load(presets_folder / "resized.npz") as theirs:
         for number in range(len(SIZES)):
-            pixels = np.asarray(Image.open(made / "pictures" / f"{number}.png"))
+            pixels = np.asarray(Image.open(presets_folder / "pictures" / f"{number}.png"))
             exact = resize(pixels, (24, 32), how=Resizing.parse(f"{how} exact"))
             # without antialiasing, TensorFlow takes bicubic weights from a table of 1024 values
             assert np.abs(exact - theirs[f"{how} {number}"]).max() <= 0.2
@@ -101,30 +101,32 @@ def test_resizing_has_one_spelling() -> None:
             Resizing.parse(text)
 
 
-def test_tokens_of_the_first_siglip_are_those_of_kerashub(made: Path) -> None:
-    with np.load(made / "siglip.npz") as theirs:
-        assert np.array_equal(Tokenizer(read_rules(made / "siglip", 16))(TEXTS), theirs["tokens"])
+def test_tokens_of_the_first_siglip_are_those_of_kerashub(presets_folder: Path) -> None:
+    with np.load(presets_folder / "siglip.npz") as theirs:
+        assert np.array_equal(Tokenizer(read_rules(presets_folder / "siglip", 16))(TEXTS), theirs["tokens"])
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip2"])
-def test_words_are_those_of_kerashub(made: Path, index: Path, name: str) -> None:
-    model = cache.lookup(make_spec(made / name))
+def test_words_are_those_of_kerashub(presets_folder: Path, index: Path, name: str) -> None:
+    model = cache.lookup(make_spec(presets_folder / name))
     assert model is not None
     rules = TokenRules.from_json((model.xml.parent / "text.json").read_text())
-    with np.load(made / f"{name}.npz") as theirs:
+    with np.load(presets_folder / f"{name}.npz") as theirs:
         assert np.array_equal(Tokenizer(rules)(TEXTS), theirs["tokens"])
         assert cosines(TextTower(model.xml.parent).embed(TEXTS), theirs["vectors"]).min() >= 0.9999
 
 
-def test_an_index_is_searched_by_the_text_tower(made: Path, index: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with np.load(made / "clip.npz") as theirs:
+def test_an_index_is_searched_by_the_text_tower(
+    presets_folder: Path, index: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(presets_folder / "clip.npz") as theirs:
         text = theirs["vectors"][0] / np.linalg.norm(theirs["vectors"][0])
         expected = np.argsort(-cosines(np.tile(text, (len(SIZES), 1)), theirs["features"]))
     with closing(SearchEngine.open(index, precision="float32")) as engine:
         results = engine.search(Query(text=TEXTS[0]))
         assert [int(Path(hit.path).stem) for hit in results] == expected.tolist()
         assert (results.metric, results.ranked_by, results.doubt) == ("cosine", "the words", None)
-        assert engine.search(made / "pictures" / "2.png")[0].path == "2.png"
+        assert engine.search(presets_folder / "pictures" / "2.png")[0].path == "2.png"
         assert engine.search(Query(text="2.png"))[0].path == "2.png"  # a name comes first, as in every index
         with pytest.raises(QueryError, match="a few words"):
             engine.search(Query(text="x" * 501))
@@ -132,7 +134,7 @@ def test_an_index_is_searched_by_the_text_tower(made: Path, index: Path, capsys:
     assert "5 images can be searched" in capsys.readouterr().out
     assert main(["tags", "--index-dir", str(index)]) == 1
     assert "CLIP has no fixed classes" in capsys.readouterr().err
-    assert main(["index", str(made / "pictures"), "--index-dir", str(index)]) == 0
+    assert main(["index", str(presets_folder / "pictures"), "--index-dir", str(index)]) == 0
     assert "5 unchanged" in capsys.readouterr().out
 
 
@@ -150,17 +152,17 @@ def test_serving_loads_neither_tensorflow_nor_kerashub(index: Path) -> None:
     subprocess.run([sys.executable, "-c", code, index], check=True)
 
 
-def test_dinov2_knows_no_words(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dinov2_knows_no_words(presets_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--index-dir", str(tmp_path / "index"), "--precision", "float32"]
-    assert main(["index", str(made / "pictures"), "--model", str(made / "dinov2"), *options]) == 0
+    assert main(["index", str(presets_folder / "pictures"), "--model", str(presets_folder / "dinov2"), *options]) == 0
     assert main(["words", "--index-dir", str(tmp_path / "index")]) == 1
     assert "trained on pictures alone and knows no words" in capsys.readouterr().err
     with closing(SearchEngine.open(tmp_path / "index")) as engine, pytest.raises(QueryError, match="pictures alone"):
         engine.search(Query(text="cat"))
 
 
-def test_the_presets_that_are_listed_are_those_of_kerashub(made: Path) -> None:
-    known = json.loads((made / "known.json").read_text())
+def test_the_presets_that_are_listed_are_those_of_kerashub(presets_folder: Path) -> None:
+    known = json.loads((presets_folder / "known.json").read_text())
     assert {name: [line.family, line.parameters] for name, line in presets().items()} == known
     assert {line.family for line in presets().values()} == set(FAMILIES)
 
@@ -178,10 +180,10 @@ def test_the_presets_that_are_listed_are_those_of_kerashub(made: Path) -> None:
     ],
 )
 def test_a_preset_that_cannot_be_used_says_why(
-    made: Path, tmp_path: Path, file: str, change: dict[str, object] | None, reason: str
+    presets_folder: Path, tmp_path: Path, file: str, change: dict[str, object] | None, reason: str
 ) -> None:
     folder = tmp_path / "preset"
-    shutil.copytree(made / "clip", folder)
+    shutil.copytree(presets_folder / "clip", folder)
     values = json.loads((folder / file).read_text())
     (folder / file).write_text("{" if change is None else json.dumps({**values, **change}))
     with pytest.raises(ExtractorError, match=reason):
@@ -191,10 +193,10 @@ def test_a_preset_that_cannot_be_used_says_why(
         read_preset(folder)
 
 
-def test_options_that_a_preset_refuses(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_a_preset_refuses(presets_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({"layer": "head"}, {"pooling": "avg"}, {"input_size": 64}, {"weights": "mine.h5"}):
         with pytest.raises(ExtractorError, match="Leave out --"):
-            make_spec(made / "clip", **options)
+            make_spec(presets_folder / "clip", **options)
     with pytest.raises(UnknownNameError, match="clip_vit_base_patch16"):
         make_spec("clip_vit_base_patch17")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -203,8 +205,8 @@ def test_options_that_a_preset_refuses(made: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(params=["siglip2", "clip"])
-def rules(request: pytest.FixtureRequest, made: Path, index: Path) -> TokenRules:
-    model = cache.lookup(make_spec(made / request.param))
+def rules(request: pytest.FixtureRequest, presets_folder: Path, index: Path) -> TokenRules:
+    model = cache.lookup(make_spec(presets_folder / request.param))
     assert model is not None
     return TokenRules.from_json((model.xml.parent / "text.json").read_text())
 

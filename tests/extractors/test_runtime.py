@@ -45,13 +45,13 @@ def means(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 def test_features_of_an_array(extractor: Extractor) -> None:
     pixels = noise(100)
     before = pixels.copy()
-    found = extractor.embed(pixels)
-    np.testing.assert_allclose(found, means(pixels), rtol=1e-5)
-    assert found.dtype == np.float32
+    features = extractor.embed(pixels)
+    np.testing.assert_allclose(features, means(pixels), rtol=1e-5)
+    assert features.dtype == np.float32
     np.testing.assert_array_equal(pixels, before)
     again = extractor.embed(pixels[:1])
-    assert not np.shares_memory(found, again)
-    np.testing.assert_allclose(again, found[:1], rtol=1e-6)
+    assert not np.shares_memory(features, again)
+    np.testing.assert_allclose(again, features[:1], rtol=1e-6)
 
 
 def test_no_images(extractor: Extractor) -> None:
@@ -64,10 +64,10 @@ def test_l2_and_a_row_of_zeros(extractor: Extractor) -> None:
     normalized = ExtractorRecipe(replace(SPEC, normalize="l2"), precision="float32").load()
     pixels = noise(3)
     pixels[1] = 0
-    found = normalized.embed(pixels)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 0, 1], atol=1e-6)
+    features = normalized.embed(pixels)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), [1, 0, 1], atol=1e-6)
     raw = means(pixels)[2]
-    np.testing.assert_allclose(found[2], raw / np.linalg.norm(raw), rtol=1e-5)
+    np.testing.assert_allclose(features[2], raw / np.linalg.norm(raw), rtol=1e-5)
 
 
 def test_images_in_every_form(extractor: Extractor, tmp_path: Path) -> None:
@@ -77,8 +77,8 @@ def test_images_in_every_form(extractor: Extractor, tmp_path: Path) -> None:
     path = tmp_path / "colour.png"
     path.write_bytes(stream.getvalue())
     glass = Image.new("RGBA", (5, 5), (10, 20, 30, 0))
-    found = extractor.embed([np.asarray(colour), colour, stream.getvalue(), path, str(path), glass])
-    np.testing.assert_allclose(found, [[10, 20, 30]] * 5 + [[255] * 3], atol=1e-4)
+    features = extractor.embed([np.asarray(colour), colour, stream.getvalue(), path, str(path), glass])
+    np.testing.assert_allclose(features, [[10, 20, 30]] * 5 + [[255] * 3], atol=1e-4)
 
 
 def test_an_endless_iterator_is_read_in_batches(extractor: Extractor) -> None:
@@ -167,7 +167,7 @@ extractor = ExtractorRecipe(SPEC).load()
 
 
 def test_no_tensorflow_and_no_network_access(extractor: Extractor) -> None:
-    said = run(
+    output = run(
         _EMBED
         + """
 extractor.embed(np.zeros((1, 8, 8, 3), np.uint8))
@@ -176,11 +176,11 @@ with open("/proc/self/maps") as maps:
     print([line for line in maps if "libtensorflow_framework" in line])
 """
     )
-    assert said.split("\n") == ["[] [] None", "[]", ""]
+    assert output.split("\n") == ["[] [] None", "[]", ""]
 
 
 def test_compiled_after_fork(extractor: Extractor) -> None:
-    said = run(
+    output = run(
         _EMBED
         + """
 import os, warnings
@@ -195,7 +195,7 @@ child()
 print(extractor.embed(np.full((1, 8, 8, 3), 8, np.uint8)).tolist(), flush=True)
 """
     )
-    assert said == "[[7.0, 7.0, 7.0]]\n[[8.0, 8.0, 8.0]]\n"
+    assert output == "[[7.0, 7.0, 7.0]]\n[[8.0, 8.0, 8.0]]\n"
 
 
 def test_bfloat16_without_support_is_refused(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def test_an_unreadable_model_is_exported_again(extractor: Extractor, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("visible", "usable", "asked", "chosen"),
+    ("visible", "usable", "runtime", "chosen"),
     [
         (False, False, "auto", "openvino"),
         (True, False, "auto", "openvino"),  # there is a driver, but TensorFlow cannot use the GPU
@@ -226,15 +226,15 @@ def test_an_unreadable_model_is_exported_again(extractor: Extractor, monkeypatch
     ],
 )
 def test_which_runtime(
-    extractor: Extractor, monkeypatch: pytest.MonkeyPatch, visible: bool, usable: bool, asked: str, chosen: str
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch, visible: bool, usable: bool, runtime: str, chosen: str
 ) -> None:
     monkeypatch.setattr(runtimes, "gpu_in_sight", lambda: visible)
     monkeypatch.setattr(runtimes, "gpu_found", lambda: usable)
     monkeypatch.setattr(ExtractorRecipe, "_on_keras", lambda *arguments: "keras")
     monkeypatch.setattr(runtimes, "OpenVINOExtractor", lambda *arguments, **options: "openvino")
-    found: object = ExtractorRecipe(SPEC, runtime=asked, gpu=True).load()
-    assert found == chosen
-    if asked == "auto":
+    loaded: object = ExtractorRecipe(SPEC, runtime=runtime, gpu=True).load()
+    assert loaded == chosen
+    if runtime == "auto":
         served: object = ExtractorRecipe(SPEC).load()
         assert served == "openvino"
 

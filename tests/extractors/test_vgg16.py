@@ -26,10 +26,10 @@ def exported(vgg16: Vgg16) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEARCHENGINE_CACHE_DIR", str(cache))
         export_in_process(patch)
-        said: list[str] = []
-        load_extractor(weights=vgg16.folder / "vgg16.weights.h5", runtime="openvino", progress=said.append)
-    assert any("first time only" in line for line in said)
-    assert any("537 MB" in line for line in said)
+        messages: list[str] = []
+        load_extractor(weights=vgg16.folder / "vgg16.weights.h5", runtime="openvino", progress=messages.append)
+    assert any("first time only" in line for line in messages)
+    assert any("537 MB" in line for line in messages)
     return cache
 
 
@@ -44,10 +44,10 @@ def l2(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return features / lengths
 
 
-def relative_errors(found: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float32]:
-    assert found.shape == expected.shape
-    assert found.dtype == np.float32
-    errors: NDArray[np.float32] = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+def relative_errors(features: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float32]:
+    assert features.shape == expected.shape
+    assert features.dtype == np.float32
+    errors: NDArray[np.float32] = np.linalg.norm(features - expected, axis=1) / np.linalg.norm(expected, axis=1)
     return errors
 
 
@@ -59,29 +59,31 @@ def test_the_images_are_told_apart(vgg16: Vgg16) -> None:
 
 def test_openvino_float32(vgg16: Vgg16, openvino: Extractor) -> None:
     assert (openvino.dimension, openvino.precision, openvino.runtime) == (4096, "float32", "openvino")
-    found = openvino.embed(vgg16.images)
-    assert relative_errors(found, l2(vgg16.expected("fc2"))).max() <= 1e-4
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    features = openvino.embed(vgg16.images)
+    assert relative_errors(features, l2(vgg16.expected("fc2"))).max() <= 1e-4
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
 
     one_by_one = np.concatenate([openvino.embed([path]) for path in vgg16.images])
-    assert relative_errors(one_by_one, found).max() <= 1e-6
+    assert relative_errors(one_by_one, features).max() <= 1e-6
 
 
 def test_openvino_raw_shares_the_export(vgg16: Vgg16, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(exported))
     file = vgg16.folder / "vgg16.weights.h5"
-    said: list[str] = []
-    raw = load_extractor(normalize="none", weights=file, precision="float32", runtime="openvino", progress=said.append)
+    messages: list[str] = []
+    raw = load_extractor(
+        normalize="none", weights=file, precision="float32", runtime="openvino", progress=messages.append
+    )
     assert relative_errors(raw.embed(vgg16.images[:2]), vgg16.expected("fc2")[:2]).max() <= 1e-4
-    assert said == []
+    assert messages == []
 
 
 def test_openvino_bfloat16(vgg16: Vgg16, openvino: Extractor) -> None:
     file = vgg16.folder / "vgg16.weights.h5"
     if "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         extractor = load_extractor(weights=file, runtime="openvino", precision="bfloat16")
-        found = extractor.embed(vgg16.images)
-        assert np.sum(found * l2(vgg16.expected("fc2")), axis=1).min() >= 0.999
+        features = extractor.embed(vgg16.images)
+        assert np.sum(features * l2(vgg16.expected("fc2")), axis=1).min() >= 0.999
     else:
         with pytest.raises(ExtractorError, match="--precision float32"):
             load_extractor(weights=file, runtime="openvino", precision="bfloat16")
@@ -90,10 +92,10 @@ def test_openvino_bfloat16(vgg16: Vgg16, openvino: Extractor) -> None:
 def test_keras_bfloat16(vgg16: Vgg16) -> None:
     file = vgg16.folder / "vgg16_notop.h5"
     extractor = load_extractor(layer="block5_pool", pooling="avg", weights=file, runtime="keras", precision="bfloat16")
-    found = extractor.embed(vgg16.images[:3])
+    features = extractor.embed(vgg16.images[:3])
     assert extractor.precision == "bfloat16"
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)  # normalised in float32
-    assert np.sum(found * l2(vgg16.expected("block5_pool")[:3]), axis=1).min() >= 0.999
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)  # normalised in float32
+    assert np.sum(features * l2(vgg16.expected("block5_pool")[:3]), axis=1).min() >= 0.999
 
 
 def test_the_file_without_head_suffices_for_earlier_layers(vgg16: Vgg16) -> None:

@@ -50,11 +50,11 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_without_a_network(offline: list[str], tmp_path: Path) -> None:
     with pytest.raises(WeightsNotFoundError) as raised:
         load_extractor(progress=quiet)
-    said = str(raised.value)
+    messages = str(raised.value)
     for part in (TOP.file_name, "553 MB", str(tmp_path / "keras" / "models"), TOP.url, "no route to host"):
-        assert part in said
-    assert "--weights FILE" in said
-    assert "--model efficientnet-lite0" in said
+        assert part in messages
+    assert "--weights FILE" in messages
+    assert "--model efficientnet-lite0" in messages
     assert offline == [TOP.url]
 
 
@@ -126,14 +126,14 @@ def publisher(tmp_path: Path) -> Iterator[str]:
 def test_a_download(publisher: str, digest: str | None) -> None:
     expected = None if digest is None else hashlib.new(digest, b"numbers").hexdigest()
     wanted = PublishedWeights(f"{publisher}/numbers.h5", "numbers_1.h5", expected, 0)
-    said: list[str] = []
+    messages: list[str] = []
     place = published.keras_folder() / "numbers_1.h5"
-    assert published.download(backbones()["vgg16"], wanted, said.append) == place
+    assert published.download(backbones()["vgg16"], wanted, messages.append) == place
     assert place.read_bytes() == b"numbers"
     assert [path.name for path in place.parent.iterdir()] == [place.name]
-    assert wanted.url in said[0]
-    assert published.download(backbones()["vgg16"], wanted, said.append) == place  # it is there
-    assert len(said) == 1
+    assert wanted.url in messages[0]
+    assert published.download(backbones()["vgg16"], wanted, messages.append) == place  # it is there
+    assert len(messages) == 1
 
 
 def test_another_file_than_was_published(publisher: str) -> None:
@@ -167,11 +167,11 @@ def test_half_a_gigabyte_is_not_fetched_in_vain(publisher: str, monkeypatch: pyt
 
 
 def test_download_progress_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    progress = published._Sentences(said.append)
+    messages: list[str] = []
+    progress = published._Sentences(messages.append)
     progress.start(553_000_000, 100_000_000, what="vgg16.h5", unit="B")
     progress.advance(10**6)
     monkeypatch.setattr(published, "_REPORT_SECONDS", -1.0)
     progress.advance(10**6)
     progress.say("the connection broke off; trying again")
-    assert said == ["vgg16.h5: 102 of 553 MB", "the connection broke off; trying again"]
+    assert messages == ["vgg16.h5: 102 of 553 MB", "the connection broke off; trying again"]

@@ -97,11 +97,11 @@ def test_vote_equals_a_loop(indexed: Indexed) -> None:
     labels[3] = labels[30] = ""
     data = training_set(indexed(features, labels))
     known = [i for i in range(45) if labels[i]]
-    for asked in (0, 25, 44):
+    for query in (0, 25, 44):
         nearest = sorted(
-            (float(((features[i].astype(float) - features[asked]) ** 2).sum()), i) for i in known if i != asked
+            (float(((features[i].astype(float) - features[query]) ** 2).sum()), i) for i in known if i != query
         )[:7]
-        predictions = predict_by_vote(data, features[asked], 7, without=asked + 1)
+        predictions = predict_by_vote(data, features[query], 7, without=query + 1)
         assert {p.label: round(p.probability * 7) for p in predictions} == {
             name: count for name in "abc" if (count := sum(labels[i] == name for _, i in nearest))
         }

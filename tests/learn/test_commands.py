@@ -19,16 +19,16 @@ Said = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def made(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     assert offline_index([str(drawings), "--index-dir", str(folder), "--model", "efficientnet-lite0", "--json"]) == 0
     return folder
 
 
 @pytest.fixture
-def index(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> Path:
+def index(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> Path:
     """A copy of the index that a test may change."""
-    shutil.copytree(made, tmp_path / "index")
+    shutil.copytree(original, tmp_path / "index")
     monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", str(tmp_path / "index"))
     capsys.readouterr()
     return tmp_path / "index"
@@ -61,8 +61,8 @@ def test_classify(index: Path, drawings: Path, tmp_path: Path, capsys: Said) -> 
     pytest.importorskip("sklearn")
     broken, nowhere = drawings / "warm" / "broken.jpg", tmp_path / "nowhere.jpg"
     draw(1).save(tmp_path / "new.png")
-    asked = [str(broken), str(tmp_path / "new.png"), str(nowhere)]
-    assert main(["classify", *asked, "--id", "1", "--json", "-k", "3"]) == 1
+    files = [str(broken), str(tmp_path / "new.png"), str(nowhere)]
+    assert main(["classify", *files, "--id", "1", "--json", "-k", "3"]) == 1
     out, err = capsys.readouterr()
     first, unusable, good, missing = json.loads(out)["images"]
     assert "Fitting on 12 labelled images" in err
@@ -73,7 +73,7 @@ def test_classify(index: Path, drawings: Path, tmp_path: Path, capsys: Said) -> 
     assert sum(one["probability"] for one in good["logistic"]) == pytest.approx(1.0)
     assert good["logistic"][0]["label"] == "warm"  # identical to one of them
     assert sum(one["probability"] for one in good["vote"]) == pytest.approx(1.0)
-    assert main(["classify", asked[1]]) == 0  # by the stored classifier
+    assert main(["classify", files[1]]) == 0  # by the stored classifier
     out, err = capsys.readouterr()
     assert "logistic regression  warm" in out
     assert "Fitting" not in err
@@ -89,7 +89,7 @@ def test_classify(index: Path, drawings: Path, tmp_path: Path, capsys: Said) -> 
     draw(50).save(drawings / "cold" / "50.jpg")
     try:
         assert offline_index([str(drawings), "--index-dir", str(index)]) == 0
-        assert main(["classify", asked[1], "--method", "logistic"]) == 0
+        assert main(["classify", files[1], "--method", "logistic"]) == 0
         assert "have changed since" in capsys.readouterr().err
     finally:
         (drawings / "cold" / "50.jpg").unlink()

@@ -113,10 +113,10 @@ def test_feedback_helps(rule: str, indexed: Indexed) -> None:
     before = after = 0
     for query in range(1, 181, 15):
         label = labels[query - 1]
-        found = engine.search(query, 60)[1:]
-        liked = [hit.id for hit in found[:20] if hit.label == label][:3]
-        disliked = [hit.id for hit in found[:20] if hit.label != label][:3]
-        rest = [hit.label for hit in found if hit.id not in (*liked, *disliked)]
+        hits = engine.search(query, 60)[1:]
+        liked = [hit.id for hit in hits[:20] if hit.label == label][:3]
+        disliked = [hit.id for hit in hits[:20] if hit.label != label][:3]
+        rest = [hit.label for hit in hits if hit.id not in (*liked, *disliked)]
         before += rest[:20].count(label)
         judged = Query.of(query, liked=liked, disliked=disliked, k=20, rule=rule)
         after += [hit.label for hit in engine.search(judged)].count(label)

@@ -46,14 +46,14 @@ def classifier_for(index: LocalIndex, seed: int = 0) -> Classifier:
 def test_round_trip(index: LocalIndex) -> None:
     assert load_classifier(index) is None
     for seed in (0, 1):
-        made = classifier_for(index, seed)
-        save_classifier(index, made)
+        fitted = classifier_for(index, seed)
+        save_classifier(index, fitted)
         read = load_classifier(index)
         assert read is not None
         assert not read.stale
-        assert (read.classes, read.report) == (made.classes, made.report)
+        assert (read.classes, read.report) == (fitted.classes, fitted.report)
         rows = index.features
-        np.testing.assert_array_equal(read.probabilities(rows), made.probabilities(rows))
+        np.testing.assert_array_equal(read.probabilities(rows), fitted.probabilities(rows))
     assert [file.name for file in index.folder.glob("classifier*")] == ["classifier.npz"]
     assert verify(index.folder).sound  # the index itself still works
 

@@ -22,8 +22,8 @@ def test_the_wheel_is_the_locked_one() -> None:
     entry = lock[lock.index(encoder.ENCODER) :].partition("# via")[0]
     assert f"--hash=sha256:{encoder.ENCODER_SHA256}" in entry
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    asked = [*project["project"]["optional-dependencies"]["text"], *project["dependency-groups"]["encoder"]]
-    assert {*asked} - {"sentencepiece>=0.2"} == {*encoder.MODULES.values()}  # only SigLIP needs this one
+    requirements = [*project["project"]["optional-dependencies"]["text"], *project["dependency-groups"]["encoder"]]
+    assert {*requirements} - {"sentencepiece>=0.2"} == {*encoder.MODULES.values()}  # only SigLIP needs this one
 
 
 def test_nothing_is_missing_here() -> None:
@@ -63,11 +63,11 @@ def test_the_encoder_is_installed_alone_and_only_by_its_hash(tmp_path: Path, mon
     monkeypatch.setattr(encoder, "MODULES", {"no_such_encoder": "no-such-encoder==1.0"})
     for name, value in (("NO_INDEX", "1"), ("FIND_LINKS", str(tmp_path)), ("TARGET", str(tmp_path / "site"))):
         monkeypatch.setenv(f"PIP_{name}", value)
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(MissingPackageError, match=re.compile("Installing failed:.*(hash|HASH)", re.DOTALL)):
-        install_packages(said.append)  # with the hash of the real one
+        install_packages(messages.append)  # with the hash of the real one
     assert not (tmp_path / "site").exists()
     monkeypatch.setattr(encoder, "ENCODER_SHA256", digest)
-    install_packages(said.append)
+    install_packages(messages.append)
     assert (tmp_path / "site" / "no_such_encoder" / "__init__.py").exists()
-    assert said == ["installing no-such-encoder==1.0 (84 MB) ..."] * 2
+    assert messages == ["installing no-such-encoder==1.0 (84 MB) ..."] * 2

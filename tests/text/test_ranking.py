@@ -37,13 +37,13 @@ def test_a_picture_fits_a_text_as_far_as_its_classes_are_meant(engine: SearchEng
     text, words = "a mountain", Words(head)
     (query,) = TextEncoder().embed([text])
     likeness = class_vectors() @ query
-    found = dict(ranked(engine, text))
+    distances = dict(ranked(engine, text))
     for stem, number in (("apple", 948), ("computer", 620), ("fish", 0), ("strawberry", 980)):
         probabilities = words.probabilities(ideal(head, number)[None], FLATNESS)[0]
         best = sorted(range(1000), key=lambda i: -probabilities[i])[:SHOWN]
         length = np.linalg.norm(sum(probabilities[i] * class_vectors()[i] for i in best))
         fit = sum(probabilities[i] / length * np.exp((likeness[i] - likeness.max()) / BREADTH) for i in best)
-        assert found[stem] == pytest.approx(1 - fit, abs=2e-3)  # weights are stored as float16
+        assert distances[stem] == pytest.approx(1 - fit, abs=2e-3)  # weights are stored as float16
 
 
 @pytest.mark.parametrize("sign", [START, LIKED])
@@ -51,14 +51,14 @@ def test_words_and_a_picture_multiply(engine: SearchEngine, head: Head, sign: st
     ids = {Path(record.path).stem: record.id for record in engine.index.sample(9)}
     fits = {stem: 1 - distance for stem, distance in ranked(engine, "a mountain")}
     query = Query((Example(ids["fish"], sign=sign),), text="a mountain", rule="rocchio" if sign == LIKED else None)
-    found = {Path(hit.path).stem: hit.distance for hit in engine.search(query)}
-    assert len(found) == (4 if sign == START else 3)  # what is liked is left out
-    for stem, distance in found.items():
+    distances = {Path(hit.path).stem: hit.distance for hit in engine.search(query)}
+    assert len(distances) == (4 if sign == START else 3)  # what is liked is left out
+    for stem, distance in distances.items():
         cosine = float(engine.index.feature(ids[stem]) @ ideal(head, 0))
         assert distance == pytest.approx(1 - cosine - np.log((fits[stem] + 0.01) / 1.01) / 8, abs=1e-5)
-    assert list(found.values()) == sorted(found.values())
+    assert list(distances.values()) == sorted(distances.values())
     few = engine.search(replace(query, filter=Filter(ids=(ids["apple"], ids["computer"]))))
-    assert [hit.distance for hit in few] == [found[Path(hit.path).stem] for hit in few]
+    assert [hit.distance for hit in few] == [distances[Path(hit.path).stem] for hit in few]
 
 
 def test_a_broad_word_finds_every_kind(tmp_path: Path) -> None:

@@ -38,15 +38,15 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     file = tmp_path / "new" / "checkpoint.npz"
     settings = {"margin": 0.2, "thaw": None, "epochs": 5}
     assert load_checkpoint(file, settings) is None
-    wanted = some_checkpoint(settings, 3)
-    save_checkpoint(file, wanted)
-    found = load_checkpoint(file, {**settings, "epochs": 9}, free=frozenset({"epochs"}))
-    assert found is not None
-    assert found.epochs == wanted.epochs
-    for one, other in [(found.best, wanted.best), (found.last.weights, wanted.last.weights)]:
+    saved = some_checkpoint(settings, 3)
+    save_checkpoint(file, saved)
+    loaded = load_checkpoint(file, {**settings, "epochs": 9}, free=frozenset({"epochs"}))
+    assert loaded is not None
+    assert loaded.epochs == saved.epochs
+    for one, other in [(loaded.best, saved.best), (loaded.last.weights, saved.last.weights)]:
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
-    assert int(found.last.optimizer[0]) == 3
+    assert int(loaded.last.optimizer[0]) == 3
     with pytest.raises(LearningError, match=r"margin was 0.2 and is now 0.3. Use the earlier settings, .*--restart"):
         load_checkpoint(file, {**settings, "margin": 0.3})
     file.write_bytes(file.read_bytes()[:-200])
@@ -61,9 +61,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     with pytest.raises(LearningError, match=r"No space left .*The state after epoch 2 is kept.*run the same command"):
         save_checkpoint(file, some_checkpoint({}, 4))
     monkeypatch.undo()
-    found = load_checkpoint(file, {})
-    assert found is not None
-    assert len(found.epochs) == 3
+    loaded = load_checkpoint(file, {})
+    assert loaded is not None
+    assert len(loaded.epochs) == 3
     assert [left.name for left in tmp_path.iterdir()] == ["checkpoint.npz"]
 
 

@@ -30,12 +30,12 @@ FLAGS = ["--dim", "16", "--epochs", "6", "--validation", "0.4", "--learning-rate
 def test_command_output(setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mine.keras"
     assert main(["train", str(setting.photos), "--out", str(out), "--backbone", str(setting.backbone), *FLAGS]) == 0
-    said = capsys.readouterr()
-    assert "before, the backbone alone" in said.out
-    assert "mAP" in said.out
-    assert f"searchengine index {setting.photos} --model {out} --index-dir mine-index" in said.err
-    assert "--split class measures this, and a smaller --blend keeps more" in said.err
-    assert "epoch   1: loss" in said.err
+    output = capsys.readouterr()
+    assert "before, the backbone alone" in output.out
+    assert "mAP" in output.out
+    assert f"searchengine index {setting.photos} --model {out} --index-dir mine-index" in output.err
+    assert "--split class measures this, and a smaller --blend keeps more" in output.err
+    assert "epoch   1: loss" in output.err
 
 
 @pytest.mark.slow

@@ -71,10 +71,10 @@ def test_killed_at_random_moments(setting: Setting, tmp_path: Path) -> None:
         file = tmp_path / "killed.training" / "checkpoint.npz"
         with np.load(file, allow_pickle=False) as stored:
             assert "about" in stored.files
-        found = load_checkpoint(file, {}, free=frozenset(_settings(file)))
-        assert found is not None
-        assert found.epochs[-1].number >= done
-        done = found.epochs[-1].number
+        loaded = load_checkpoint(file, {}, free=frozenset(_settings(file)))
+        assert loaded is not None
+        assert loaded.epochs[-1].number >= done
+        done = loaded.epochs[-1].number
     result = setting.train(out, epochs=EPOCHS, patience=EPOCHS)
     assert best_of(result.epochs).mean_average_precision == result.after.mean_average_precision
 

@@ -70,11 +70,11 @@ def test_gradient_against_finite_differences() -> None:
     random = np.random.default_rng(1)
     embeddings = random.standard_normal((7, 4))
     triplets = random.permuted(np.tile(np.arange(7), (30, 1)), axis=1)[:, :3]
-    found = gradient(embeddings, triplets, 0.2)
+    gradients = gradient(embeddings, triplets, 0.2)
     step = 1e-6
     for at in np.ndindex(embeddings.shape):
         moved = np.zeros_like(embeddings)
         moved[at] = step
         slope = (naive(embeddings + moved, triplets, 0.2) - naive(embeddings - moved, triplets, 0.2)) / (2 * step)
-        assert found[at] == pytest.approx(slope, abs=1e-7)
-    assert found.any()
+        assert gradients[at] == pytest.approx(slope, abs=1e-7)
+    assert gradients.any()

@@ -14,7 +14,7 @@ MARGIN = 2.0
 
 
 def naive_semihard(distances: NDArray[np.float64], labels: NDArray[np.int64], margin: float) -> list[list[int]]:
-    found = []
+    triplets = []
     for a in range(len(labels)):
         for p in range(len(labels)):
             if p == a or labels[p] != labels[a]:
@@ -26,20 +26,20 @@ def naive_semihard(distances: NDArray[np.float64], labels: NDArray[np.int64], ma
                 if best is None or distances[a, n] < distances[a, best]:
                     best = n
             if best is not None:
-                found.append([a, p, best])
-    return found
+                triplets.append([a, p, best])
+    return triplets
 
 
 def naive_hard(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> list[list[int]]:
-    found = []
+    triplets = []
     for a in range(len(labels)):
         positives = [p for p in range(len(labels)) if p != a and labels[p] == labels[a]]
         negatives = [n for n in range(len(labels)) if labels[n] != labels[a]]
         if positives and negatives:
-            found.append(
+            triplets.append(
                 [a, max(positives, key=lambda p: distances[a, p]), min(negatives, key=lambda n: distances[a, n])]
             )
-    return found
+    return triplets
 
 
 # Small integers, so that distances are exact and many are equal.
@@ -76,9 +76,9 @@ def test_against_naive_loops(batch: tuple[list[tuple[int, int]], list[int]]) -> 
 )
 def test_no_triplets(points: list[tuple[int, int]], labels: list[int]) -> None:
     distances = squared_distances(np.array(points, dtype=np.float32).reshape(-1, 2))
-    for found in (semihard(distances, np.array(labels, int), MARGIN), hard(distances, np.array(labels, int))):
-        assert found.shape == (0, 3)
-        assert found.dtype == np.int64
+    for triplets in (semihard(distances, np.array(labels, int), MARGIN), hard(distances, np.array(labels, int))):
+        assert triplets.shape == (0, 3)
+        assert triplets.dtype == np.int64
 
 
 def test_all_the_same_point() -> None:
