@@ -229,7 +229,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
     images = engine.index
     itself = next((hit for hit in results if record is not None and hit.id == record.id), None)
     hits = [hit for hit in results if hit is not itself]
-    relative = bool(query.judged or query.text)
+    relative = bool(query.judged or query.text)  # such scores only give an order
     as_shares = not relative and cosine_is_score(results.metric, normalized=images.normalized)
     values = search.values(replace(query, text=None, cursor=None))
     k, kept = values.get("k"), url_values(replace(query, examples=(), text=None, cursor=None))
