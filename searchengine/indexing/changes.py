@@ -13,7 +13,17 @@ from searchengine.derived import timestamp
 from searchengine.errors import IndexingError
 from searchengine.index.protocol import Writer
 from searchengine.index.storage import Storage
-from searchengine.index.types import Batch, ImageRow, ImageUpdate, IndexedImage, Place, Skipped, Twin, run_note
+from searchengine.index.types import (
+    Batch,
+    ImageFolder,
+    ImageRow,
+    ImageUpdate,
+    IndexedImage,
+    Place,
+    Skipped,
+    Twin,
+    run_note,
+)
 from searchengine.indexing.model import size_remark
 from searchengine.indexing.reading import Picture, Reading
 from searchengine.indexing.rebuild import OldIds
@@ -31,7 +41,7 @@ class RunIndex:
         self._storage, self._say = storage, say
         self._started = timestamp()
         self._held: list[Skipped] = []  # recorded once there is an index
-        self._roots: list[tuple[int, bytes, str]] = []
+        self._roots: list[ImageFolder] = []
         self._manifest: Callable[[], dict[str, str]] | None = None
 
     def known(self) -> dict[Place, IndexedImage]:
@@ -46,8 +56,8 @@ class RunIndex:
         """Return the skipped files that the index records."""
         return self.writer.skipped() if self.writer else {}
 
-    def roots(self) -> list[tuple[int, bytes, str]]:
-        """Return the image folders of the index: id, path, name."""
+    def roots(self) -> list[ImageFolder]:
+        """Return the image folders of the index."""
         return self.writer.roots() if self.writer else []
 
     def manifest(self, key: str) -> str | None:

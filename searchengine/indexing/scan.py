@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from searchengine.errors import IndexingError
 from searchengine.images import FoundFile, Walk
 from searchengine.images.finding import folder_errors
-from searchengine.index.types import ImageUpdate, IndexedImage, Place, Skipped, content_hash
+from searchengine.index.types import ImageFolder, ImageUpdate, IndexedImage, Place, Skipped, content_hash
 from searchengine.indexing.options import IndexingOptions
 
 _SAMPLE = 20  # images of each folder that are looked for in its new place
@@ -64,13 +64,11 @@ def check_folder(folder: Path) -> None:
         pass
 
 
-def assign_roots(
-    recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path], *, relocate: bool = False
-) -> list[Root]:
+def assign_roots(recorded: Sequence[ImageFolder], folders: Sequence[Path], *, relocate: bool = False) -> list[Root]:
     """Match the given folders with the recorded ones. New folders are added; none may be left out.
 
     Args:
-        recorded: id, path and name of each image folder of the index; empty for a new index.
+        recorded: the image folders of the index; empty for a new index.
         folders: the given image folders, absolute.
         relocate: the recorded folders are now at the given places, in the same order.
 
@@ -98,7 +96,7 @@ def assign_roots(
     return roots
 
 
-def _moved(recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path]) -> list[Root]:
+def _moved(recorded: Sequence[ImageFolder], folders: Sequence[Path]) -> list[Root]:
     """Return the recorded folders at their new places, in the same order."""
     if len(recorded) != len(folders):
         raise IndexingError(
@@ -112,7 +110,7 @@ def _moved(recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path]) 
 
 
 def matching_order(
-    recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path], known: Mapping[Place, IndexedImage]
+    recorded: Sequence[ImageFolder], folders: Sequence[Path], known: Mapping[Place, IndexedImage]
 ) -> list[Path]:
     """Return the folders in the order of the recorded ones, matched by a sample of their images.
 
@@ -130,9 +128,7 @@ def matching_order(
     return [folders[j] for j in order]
 
 
-def after_exchange(
-    recorded: Sequence[tuple[int, bytes, str]], known: Mapping[Place, IndexedImage]
-) -> list[Path] | None:
+def after_exchange(recorded: Sequence[ImageFolder], known: Mapping[Place, IndexedImage]) -> list[Path] | None:
     """Return the recorded folders in the order of their present content if they were swapped, else None.
 
     Files are read only if most of the sampled files of one folder are gone or have other times.
@@ -147,7 +143,7 @@ def after_exchange(
     return [folders[j] for j in order] if order != sorted(order) else None
 
 
-def _samples(recorded: Sequence[tuple[int, bytes, str]], known: Mapping[Place, IndexedImage]) -> list[list[Place]]:
+def _samples(recorded: Sequence[ImageFolder], known: Mapping[Place, IndexedImage]) -> list[list[Place]]:
     """Return a sample of the images of each folder."""
     places = [[place for place in known if place[0] == id_] for id_, _, _ in recorded]
     return [of_folder[:: len(of_folder) // _SAMPLE + 1] for of_folder in places]
