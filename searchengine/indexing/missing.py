@@ -149,19 +149,18 @@ class Absence:
             for folder, files in missing.absent.items():
                 unmounted = folder in self._mounts_before and folder not in self._mounts
                 cause = "It was a mount point and no longer is: its disk" if unmounted else "Its disk"
-                sentence = f"{len(files)} indexed images of {shown(folder)} were not found. {cause} may not be mounted"
+                images = f"{len(files)} indexed image{'s' if len(files) > 1 else ''}"
+                sentence = f"{shown(folder)} lacks {images}. {cause} may not be mounted"
                 doubts.append(_Doubt(files, sentence, "--prune-all"))
         if self._options.may_prune:
             return doubts
         if missing.left_out:
-            doubts.append(
-                _Doubt(
-                    missing.left_out,
-                    f"{len(missing.left_out)} indexed images are now left out by default "
-                    f"({_examples(missing.left_out)}; see --no-default-excludes and --follow-links)",
-                    "--prune",
-                )
+            are = "images are" if len(missing.left_out) > 1 else "image is"
+            sentence = (
+                f"{len(missing.left_out)} indexed {are} now left out by default "
+                f"({_examples(missing.left_out)}; see --no-default-excludes and --follow-links)"
             )
+            doubts.append(_Doubt(missing.left_out, sentence, "--prune"))
         others = missing.gone | missing.excluded
         if len(others) > _MANY * total:
             how = "were not found, or were left out by --exclude" if missing.excluded else "were not found"

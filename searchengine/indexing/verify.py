@@ -129,7 +129,7 @@ def _check_matrix(folder: Path, catalog: Catalog, progress: Progress) -> list[st
     rows, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
     stored = catalog.checksums()
     if stored and not 0 <= stored[0][0] <= stored[-1][0] < rows:
-        return ["The catalog names rows that the feature matrix does not have."]
+        return ["The catalog refers to rows that the feature matrix does not have."]
     try:
         features = map_rows(file, rows, dimension)
     except IndexDamagedError as error:

@@ -79,8 +79,8 @@ def test_a_disk_within_the_folder_that_is_not_mounted(photos: Path, tmp_path: Pa
     for options in ({}, {"prune": True}):
         done, remarks = run(tmp_path, photos, **options)
         assert done.missing == 1
-        assert f"1 indexed images of {photos / 'disk'} were not found. It was a mount point and no longer is" in remarks
-    with pytest.raises(IndexingError, match=r"1 indexed images of .*disk were not found.*--prune-all"):
+        assert f"{photos / 'disk'} lacks 1 indexed image. It was a mount point and no longer is" in remarks
+    with pytest.raises(IndexingError, match=r"disk lacks 1 indexed image\..*--prune-all"):
         run(tmp_path, photos, rebuild=True)
     assert set(ids(tmp_path / "index")) == {*(f"n{i}.png" for i in range(1, 10)), "disk/a.png", "disk/b.png"}
     assert run(tmp_path, photos, prune_all=True)[0].removed == 1
