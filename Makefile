@@ -66,7 +66,8 @@ test: $(READY_DEV)
 test-fast: $(READY_DEV)
 	$(PYTEST) -m "not slow and not browser and not torture and not longest" $(TESTS)
 
-# Tests that take minutes: every backbone compared with plain Keras (12 GB of memory), kills, full disks, many clients.
+# Tests that take minutes: every backbone compared with plain Keras (12 GB of memory), presets of KerasHub, kills, full
+# disks, many clients.
 # TESTS=tests/torture leaves out the backbones.
 torture: $(READY_DEV)
 	$(PYTEST) -m "torture and not longest" $(TESTS)

@@ -26,7 +26,7 @@ from searchengine.images import Resizing, resize
 from searchengine.query import Query
 from tests.extractors.presets_by_keras_hub import RESIZINGS, TEXTS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.torture
 SIZES = ((400, 300), (32, 32), (28, 28), (55, 97), (20, 24))  # (width, height)
 
 

@@ -26,7 +26,7 @@ def start(setting: Setting, out: Path, last: int) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_killed_and_resumed(setting: Setting, tmp_path: Path) -> None:
     out = tmp_path / "killed.keras"
