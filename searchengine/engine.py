@@ -305,10 +305,12 @@ class SearchEngine:
     def extractor(self) -> Extractor:
         """Return the extractor that made the index; loaded once, and again after a rebuild with another one."""
         fingerprint = self.index.fingerprint
-        with self._loading:
-            if self._extractor is None or self._extractor.spec.fingerprint != fingerprint:
-                self._extractor = self._load()
-            return self._extractor
+        # Checked without the lock first: engines share it, and a loaded extractor need not wait for another to load.
+        if self._extractor is None or self._extractor.spec.fingerprint != fingerprint:
+            with self._loading:
+                if self._extractor is None or self._extractor.spec.fingerprint != fingerprint:
+                    self._extractor = self._load()
+        return self._extractor
 
     def _load(self) -> Extractor:
         weights_file = self.index.manifest("weights_file")

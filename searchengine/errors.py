@@ -28,7 +28,7 @@
 
 An exception that only one module raises is defined there: SettingsError (``settings``), DownloadError and
 NotOnServerError (``download``), BadArchiveError (``exchange.collections``), OutputError (``cli.output``) and
-RequestError (``web.queries``).
+RequestError (``web.requests``).
 
 Each message is written for the person who runs the program: it says what happened, and what to do next.
 """

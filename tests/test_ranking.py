@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
@@ -268,6 +269,11 @@ def test_boxes_of_every_kind_of_source(halves: SearchEngine, tmp_path: Path) -> 
             results = halves.search(Query((Example(source, box),), k=1))  # type: ignore[arg-type]
             assert results[0].path == name
             assert results[0].distance == pytest.approx(0, abs=1)
+
+
+def test_a_loaded_extractor_does_not_wait_for_another_to_load(halves: SearchEngine) -> None:
+    with ThreadPoolExecutor(1) as pool, halves._loading:  # as while another index of the server loads its model
+        assert pool.submit(halves.extractor).result(timeout=30) is halves._extractor
 
 
 def test_boxes_of_missing_photos(halves: SearchEngine, tmp_path: Path) -> None:

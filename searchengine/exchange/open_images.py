@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +23,12 @@ from pathlib import Path
 from searchengine.download import Client, DownloadError, NotOnServerError, Resource
 from searchengine.errors import closest_first
 from searchengine.exchange.collections import Downloaded, exclusive
-from searchengine.files import csv_writer, parse_json, replace_text, replacing
+from searchengine.files import csv_writer, file_size, parse_json, replace_text, replacing
 from searchengine.progress import QUIET, Progress
 
 SPLITS = ("validation", "test", "train")  # the small tables first
 _THREADS = 8
+_PHOTO_BYTES = 350_000  # average size of a photograph
 _HEADER = b"ImageID,Source,LabelName,Confidence"
 _PHOTO_ID = re.compile(rb"[0-9a-f]{16}(?=,)")  # at the beginning of a row
 _JPEG = b"\xff\xd8\xff"
@@ -129,6 +131,7 @@ def download_open_images(
             notes.write(work)  # before the download, so that a later run uses the same folders
             if not absent:
                 break
+            _check_space(to, len(absent) * _PHOTO_BYTES, f"{len(absent):,} photographs")
             missing = server.fetch_photos(absent)
             files += len(absent) - len(missing)
             for id_ in missing:
@@ -156,7 +159,13 @@ class _Server:
     progress: Progress
 
     def fetch(self, url: str) -> Path:
-        return self.client.fetch(Resource(url), self.work, progress=self.progress)
+        table = Resource(url)
+        return self.client.fetch(
+            table,
+            self.work,
+            check_space=lambda missing: _check_space(self.work, missing, table.name),
+            progress=self.progress,
+        )
 
     def fetch_photos(self, targets: Mapping[_Photo, Path]) -> list[str]:
         """Download each photograph to its path, and return the ids of those that the server does not have."""
@@ -256,6 +265,16 @@ def _labelled_photos(table: Path, names: Mapping[bytes, str]) -> Iterator[tuple[
         for id_, matches in groupby(label.finditer(rows), key=photo_id):  # tables are sorted by photograph
             if id_:
                 yield id_, tuple(dict.fromkeys(names[match[1]] for match in matches))
+
+
+def _check_space(folder: Path, needed: int, what: str) -> None:
+    """Raise DownloadError if the disk of a folder has no room for that many bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DownloadError(
+            f"There is no room for {what}: about {file_size(needed)} are needed in {folder}, and {file_size(free)} are "
+            "free. Make room, ask for fewer photographs, or name a folder on another disk with --to."
+        )
 
 
 def _write_labels(to: Path, notes: _Notes) -> Path | None:

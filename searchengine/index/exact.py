@@ -102,7 +102,7 @@ class Searcher:
             return [none for _ in range(len(queries))]
         # Equal queries are answered once: otherwise each of n equal rows would be measured exactly against all others.
         distinct: dict[bytes, int] = {}
-        comparable = queries + np.float32(0.0)  # turns -0.0 into 0.0
+        comparable = (query + np.float32(0.0) for query in queries)  # turns -0.0 into 0.0
         numbers = [distinct.setdefault(query.tobytes(), len(distinct)) for query in comparable]
         if len(distinct) < len(queries):
             queries = queries[np.unique(numbers, return_index=True)[1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -232,3 +233,18 @@ def test_the_command(
     for wrong in (["download", "open-images", "--to", to], ["download", "cifar10", "--to", to, "--images", "3"]):
         assert cli.main(wrong) == 2
         assert "--classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("free", "what"), [(100, "validation.csv"), (100_000, "2 photographs")])
+def test_no_space(
+    publisher: Publisher,
+    tables: dict[str, Rows],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    what: str,
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
+    with pytest.raises(DownloadError, match=rf"no room for {what}: .* Make room"):
+        get(publisher, tmp_path, ["Cat"], 2)
