@@ -42,6 +42,7 @@ from searchengine.text.words import (
     CLASSES,
     LEAST_FIT,
     LIKENESS,
+    ROWS,
     SHOWN,
     Recognised,
     Words,
@@ -52,7 +53,7 @@ from searchengine.text.words import (
 )
 
 _log = logging.getLogger(__name__)
-_ROWS = 4096  # rows processed at a time
+_ROWS = 4096  # rows compared at a time
 
 
 class TextSearch(Protocol):
@@ -232,8 +233,8 @@ def _with_new_rows(seen: SeenClasses | None, words: Words, state: State) -> Seen
         none = np.empty((SHOWN, 0))
         seen = SeenClasses((state.fingerprint, state.features_file), none.astype(np.uint16), none.astype(np.float32))
     classes, weights = [seen.classes], [seen.weights]
-    for start in range(len(seen), len(state.ids), _ROWS):
-        shown = words.shown(np.asarray(state.rows[start : min(start + _ROWS, len(state.ids))]))
+    for start in range(len(seen), len(state.ids), ROWS):
+        shown = words.shown(np.asarray(state.rows[start : min(start + ROWS, len(state.ids))]))
         classes.append(shown[0].T)
         weights.append(shown[1].T)
     return SeenClasses(seen.matrix, np.concatenate(classes, axis=1), np.concatenate(weights, axis=1))

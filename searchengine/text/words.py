@@ -57,7 +57,7 @@ MOST_TAGS = 3  # per picture
 # similarity to all classes by _UNUSUAL standard deviations.
 _FIT, _UNUSUAL = 0.15, 3.5
 _UNKNOWN = 0.4  # if a text is less similar than this to every class, it means none of them
-_ROWS = 4096  # rows processed at a time
+ROWS = 256  # rows processed at a time: the vectors of the classes seen in them take 4 MB
 CLASS_VECTORS = Path(__file__).with_name("classes.npy")
 
 
@@ -253,8 +253,8 @@ def tags_of(words: Recogniser, index: Index, ids: Sequence[int] | None = None) -
         rows = rows[np.isin(state.ids[rows], existing)]
     titles = class_titles()
     tags: dict[int, list[Tag]] = {}
-    for start in range(0, len(rows), _ROWS):
-        block = rows[start : start + _ROWS]
+    for start in range(0, len(rows), ROWS):
+        block = rows[start : start + ROWS]
         for row, number, probability in zip(*words.recognised(np.asarray(state.rows[block])), strict=True):
             tags.setdefault(int(state.ids[block[row]]), []).append(Tag(titles[number], float(probability)))
     return [(record, tags[record.id]) for record in index.known(list(tags))]
@@ -264,24 +264,25 @@ def keep_tags(words: Words, index: Index) -> None:
     """Compute the tags of images that have none yet, and store them. Raises IndexingError or MissingPackageError."""
     state = index.state()
     titles = np.array(class_titles())
-    first, ids, tags = 0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.str_)
+    first, ids, tags = 0, [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.str_)]
     stored = TAGS.load(index.folder)
     if stored is not None and stored.sheet.computed_from == (state.fingerprint, state.features_file):
         if stored.sheet.rows == len(state.ids):
             return
         first = stored.sheet.rows
         same = ~np.isin(stored.arrays["ids"], state.ids[first:])  # images with new rows have new content
-        ids = stored.arrays["ids"][same]
-        tags = np.array(stored.sheet.names, dtype=np.str_)[stored.arrays["tags"][same]]
-    for start in range(first, len(state.ids), _ROWS):
-        block = slice(start, min(start + _ROWS, len(state.ids)))
+        ids.append(stored.arrays["ids"][same])
+        tags.append(np.array(stored.sheet.names, dtype=np.str_)[stored.arrays["tags"][same]])
+    for start in range(first, len(state.ids), ROWS):
+        block = slice(start, min(start + ROWS, len(state.ids)))
         rows, classes, _ = words.recognised(np.asarray(state.rows[block]))
-        ids = np.concatenate([ids, state.ids[block][rows]])
-        tags = np.concatenate([tags, titles[classes]])
-    live = np.isin(ids, state.ids[state.live])
-    names, numbers = np.unique(tags[live], return_inverse=True)
+        ids.append(state.ids[block][rows])
+        tags.append(titles[classes])
+    of = np.concatenate(ids)
+    live = np.isin(of, state.ids[state.live])
+    names, numbers = np.unique(np.concatenate(tags)[live], return_inverse=True)
     sheet = TagSheet(1, timestamp(), state.fingerprint, state.features_file, len(state.ids), list(map(str, names)))
-    TAGS.save(index.folder, sheet, {"ids": ids[live], "tags": numbers.astype(np.int32)})
+    TAGS.save(index.folder, sheet, {"ids": of[live], "tags": numbers.astype(np.int32)})
 
 
 def known_tags(index: Index) -> dict[int, list[str]]:
