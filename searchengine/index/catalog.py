@@ -243,10 +243,9 @@ class Catalog(Tables):
         self.set_all({"revision": uuid4().hex, "updated": timestamp()})
 
     @property
-    def revision(self) -> bytes | None:
-        """The revision set by ``mark_revision``; bytes, because that of a damaged catalog may not be text."""
-        value = self.value("SELECT CAST(value AS BLOB) FROM manifest WHERE key = 'revision'")
-        return None if value is None else bytes(value)
+    def revision(self) -> str:
+        """The revision set by ``mark_revision``, in hexadecimal digits: that of a damaged catalog may not be text."""
+        return str(self.value("SELECT lower(hex(value)) FROM manifest WHERE key = 'revision'") or "")
 
     # -- checks -----------------------------------------------------------------------------------------------------
 

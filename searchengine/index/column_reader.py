@@ -15,16 +15,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import Derived
-from searchengine.errors import IndexDamagedError, SearchEngineError
+from searchengine.errors import SearchEngineError
 from searchengine.index.catalog import Catalog
 from searchengine.index.columns import NO_DAY, NO_TEXT, NO_YEAR, Columns, Numbers, Texts
-from searchengine.index.state import ROWS, Roots, RowsSheet, State, load_state
+from searchengine.index.state import ROWS, Roots, RowsSheet, State, load_state, stored_copy
 
 Label = tuple[int, str]  # row, label
 
@@ -35,11 +35,9 @@ _MONTH = 30 * 86_400  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnsSheet:
-    """The description of the copy: the catalog's ``revision``, the time ``zone`` of the days, and texts by number."""
+class ColumnsSheet(RowsSheet):
+    """The description of a copy of the columns: the time ``zone`` of the days too, and texts by number."""
 
-    format: Literal[1]
-    revision: str
     zone: int
     labels: list[str]
     folders: list[str]
@@ -47,7 +45,8 @@ class ColumnsSheet:
     cameras: list[str]
 
 
-_BY_ROW = ("folder", "format", "camera", "day", "year", "width", "height")
+_MISSING = {"folder": NO_TEXT, "format": NO_TEXT, "camera": NO_TEXT, "day": NO_DAY, "width": 0, "height": 0}
+_BY_ROW = (*_MISSING, "year")
 _PAIRS = ("label_of", "below")
 _TEXTS = ("labels", "folders", "formats", "cameras")
 COLUMNS = Derived(
@@ -66,7 +65,7 @@ def load(folder: Path, catalog: Catalog, state: State, old: Columns | None) -> C
         names = tuple((id_, name) for id_, (_, name) in sorted(state.roots.items()))
         version = (state.features_file, catalog.get("details"), names)
         if old is None or old.version != version:
-            old = _stored_columns(folder, (catalog.revision or b"").hex(), state, version) or _empty(version)
+            old = _stored_columns(folder, catalog.revision, state, version) or _empty(version)
         first, end = len(old.ids), len(state.ids)
         if first == end and first:
             return replace(old, generation=state.generation, ids=state.ids, _passing={}, _facets={})
@@ -96,52 +95,25 @@ def keep(folder: Path) -> None:
             for kind in (ROWS, COLUMNS):
                 kind.path(folder).unlink(missing_ok=True)
             return
-        state = load_state(folder, catalog, None)
-        if _revision_of(ROWS, folder) != state.revision:
-            ROWS.save(folder, RowsSheet(1, state.revision), {"ids": state.ids, "squared_norms": state.squared_norms})
-        if _revision_of(COLUMNS, folder) == state.revision:
+        state, revision = load_state(folder, catalog, None), catalog.revision
+        if stored_copy(ROWS, folder, revision) is None:
+            ROWS.save(folder, RowsSheet(1, revision), {"ids": state.ids, "squared_norms": state.squared_norms})
+        if stored_copy(COLUMNS, folder, revision) is not None:
             return
         columns = load(folder, catalog, state, None)
         if columns is not None:
-            sheet = ColumnsSheet(1, state.revision, _zone(), *(getattr(columns, name).texts for name in _TEXTS))
+            sheet = ColumnsSheet(1, revision, _zone(), *(getattr(columns, name).texts for name in _TEXTS))
             COLUMNS.save(folder, sheet, {name: getattr(columns, name) for name in (*_BY_ROW, *_PAIRS)})
-
-
-def _revision_of(kind: Derived[RowsSheet] | Derived[ColumnsSheet], folder: Path) -> str | None:
-    with suppress(IndexDamagedError):
-        stored = kind.load(folder)
-        return None if stored is None else stored.sheet.revision
-    return None
 
 
 def _stored_columns(folder: Path, revision: str, state: State, version: tuple[object, ...]) -> Columns | None:
     """Return the columns stored in the folder, if they are of this revision and of the local time zone."""
-    try:
-        stored = COLUMNS.load(folder)
-    except IndexDamagedError:
-        return None  # the next run replaces it
-    if stored is None or (stored.sheet.revision, stored.sheet.zone) != (revision, _zone()):
+    stored = stored_copy(COLUMNS, folder, revision)
+    if stored is None or stored.sheet.zone != _zone():
         return None
-    sheet, arrays, rows = stored.sheet, stored.arrays, len(state.ids)
-    texts = {name: Texts(getattr(sheet, name)) for name in _TEXTS}
-    fits = (
-        all(arrays[name].dtype == np.int32 for name in (*_BY_ROW, *_PAIRS))
-        and all(arrays[name].shape == (rows,) for name in _BY_ROW)
-        and all(arrays[name].ndim == 2 and arrays[name].shape[1] == 2 for name in _PAIRS)
-        and _within(arrays["label_of"][:, 0], 0, rows)
-        and _within(arrays["label_of"][:, 1], 0, len(texts["labels"]))
-        and _within(arrays["below"], 0, len(texts["folders"]))
-        and all(_within(arrays[name], NO_TEXT, len(texts[f"{name}s"])) for name in ("folder", "format", "camera"))
-        and _within(arrays["year"], NO_YEAR, 10_000)
-    )
-    if not fits:
-        return None
-    values: dict[str, Any] = {**texts, **{name: arrays[name] for name in (*_BY_ROW, *_PAIRS)}}
+    values: dict[str, Any] = {name: Texts(getattr(stored.sheet, name)) for name in _TEXTS}
+    values |= {name: stored.arrays[name] for name in (*_BY_ROW, *_PAIRS)}
     return replace(_empty(version), ids=state.ids, **values)
-
-
-def _within(numbers: NDArray[np.int32], first: int, end: int) -> bool:
-    return not numbers.size or (int(numbers.min()) >= first and int(numbers.max()) < end)
 
 
 @cache
@@ -173,39 +145,34 @@ def _grown(
     """Return columns extended by new rows. ``ids`` has all rows; ``rows`` and ``labelled`` have the new ones only."""
     first, end = len(old.ids), len(ids)
     folders, formats, cameras = _Folders(old, roots), Texts(old.formats.texts), Texts(old.cameras.texts)
-    folder, format_, camera = (np.full(end, NO_TEXT, dtype=np.int32) for _ in range(3))
-    day, width, height = (np.full(end, value, dtype=np.int32) for value in (NO_DAY, 0, 0))
-    kept = (old.folder, old.format, old.camera, old.day, old.width, old.height)
-    for new, values in zip((folder, format_, camera, day, width, height), kept, strict=True):
-        new[:first] = values
+    by_row: dict[str, Any] = {name: np.full(end, missing, dtype=np.int32) for name, missing in _MISSING.items()}
+    for name, values in by_row.items():
+        values[:first] = getattr(old, name)
     for row, root, path, widths, heights, names, taken, models, mtimes in _blocks(rows):
         at = np.array(row, dtype=np.int64)
-        folder[at] = [folders.number(*place) for place in zip(root, path, strict=True)]
-        format_[at] = [formats.number(name and name.upper()) for name in names]
-        camera[at] = [cameras.number(model) for model in models]
-        width[at], height[at] = ([side or 0 for side in sides] for sides in (widths, heights))
-        day[at] = _days(taken, mtimes)
+        by_row["folder"][at] = [folders.number(*place) for place in zip(root, path, strict=True)]
+        by_row["format"][at] = [formats.number(name and name.upper()) for name in names]
+        by_row["camera"][at] = [cameras.number(model) for model in models]
+        by_row["width"][at] = [width or 0 for width in widths]
+        by_row["height"][at] = [height or 0 for height in heights]
+        by_row["day"][at] = _days(taken, mtimes)
     labels = Texts(old.labels.texts)
     label_of = [
         np.array([row, [labels.number(label) for label in texts]], dtype=np.int32).T for row, texts in _blocks(labelled)
     ]
-    return Columns(
-        generation=old.generation,
-        version=old.version,
+    return replace(
+        old,
         ids=ids,
         labels=labels,
         label_of=np.concatenate([old.label_of, _distinct(np.concatenate([old.label_of[:0], *label_of]))]),
         folders=folders.texts,
         below=np.concatenate([old.below, np.array(folders.below, dtype=np.int32).reshape(-1, 2)]),
-        folder=folder,
         formats=formats,
-        format=format_,
         cameras=cameras,
-        camera=camera,
-        day=day,
-        year=_years(day),
-        width=width,
-        height=height,
+        year=_years(by_row["day"]),
+        **by_row,
+        _passing={},
+        _facets={},
     )
 
 

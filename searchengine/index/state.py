@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.derived import Derived
+from searchengine.derived import Derived, StoredData
 from searchengine.errors import IndexDamagedError
 from searchengine.index.catalog import Catalog
 from searchengine.index.exact import Searcher
@@ -23,17 +24,18 @@ from searchengine.index.types import ImageFolder, ImageRecord
 NO_IMAGE = -1  # in place of an id, for a row without an image
 
 _ROW = np.dtype([("row", np.int64), ("id", np.int64), ("norm2", np.float64)])
-_BLOCK = 4096  # rows per count when looking for removed images
 _GENERATIONS = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
 class RowsSheet:
-    """The description of stored rows, which are valid only for one ``revision`` of the catalog."""
+    """The description of a copy of the catalog's rows, which is valid only for one ``revision`` of the catalog."""
 
     format: Literal[1]
     revision: str
 
+
+S = TypeVar("S", bound=RowsSheet)
 
 # The ids and squared norms of a State, (r,) each; reading those of a million rows from SQLite takes over a second.
 ROWS = Derived("rows.npz", RowsSheet, command="searchengine index", columns=("ids", "squared_norms"), compressed=False)
@@ -58,7 +60,6 @@ class State:
     squared_norms: NDArray[np.float64]  # (r,), infinite for dead rows
     ids: NDArray[np.int64]  # (r,), NO_IMAGE for dead rows
     roots: Roots
-    revision: str = ""  # of the catalog; empty for an index in Milvus
     _searchers: dict[tuple[str, int], Searcher] = field(default_factory=dict)
 
     @property
@@ -121,32 +122,36 @@ class State:
 def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Path | None = None) -> State:
     """Return the state as of the last commit; IndexDamagedError.
 
-    If ``old`` has the same matrix, only rows that are new or have died since are read from the catalog. Without
-    ``old``, rows are taken from ``ROWS`` if that is of this revision of the catalog.
+    If ``old`` has the same matrix, only new rows are read from the catalog, and which rows have an image if some died.
+    Without ``old``, rows are taken from ``ROWS`` if that is of this revision of the catalog.
 
     ``images_dir`` is the present location of the image folder, if it has moved.
     """
     with catalog.snapshot():
-        edits, file, revision = catalog.need("edits"), catalog.need("features_file"), (catalog.revision or b"").hex()
+        edits, file = catalog.need("edits"), catalog.need("features_file")
         total, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
         version = catalog.data_version
         if old is not None and (old.features_file != file or len(old.ids) > total):
             old = None  # another matrix
-        gone = _rows_gone(catalog, old) if old is not None and old.edits != edits else []
-        previous = _stored_rows(folder, revision, total) if old is None else (old.ids, old.squared_norms)
-        known = 0 if previous is None else len(previous[0])  # rows are only appended; ids may come in any order
+        squared_norms, ids = np.full(total, np.inf), np.full(total, NO_IMAGE, dtype=np.int64)
+        known = 0  # rows that need not be read: rows are only appended, though their ids may come in any order
+        if old is not None:
+            known = len(old.ids)
+            squared_norms[:known], ids[:known] = old.squared_norms, old.ids
+        elif (stored := stored_copy(ROWS, folder, catalog.revision)) is not None:
+            known = total
+            squared_norms, ids = stored.arrays["squared_norms"], stored.arrays["ids"]
         try:
+            if old is not None and old.edits != edits:
+                is_gone = np.ones(known, dtype=np.bool_)  # or was dead before: a dead row never gets another image
+                is_gone[np.fromiter(catalog.rows_before(known), np.int64)] = False
+                squared_norms[is_gone], ids[is_gone] = np.inf, NO_IMAGE
             new = np.fromiter(catalog.rows_from(known or None), _ROW)
         except (TypeError, ValueError, OverflowError) as error:
             raise catalog.damaged(str(error)) from error
         fingerprint, spec, normalized = catalog.need("fingerprint"), catalog.need("spec"), catalog.need("normalized")
         metric = catalog.get("metric") or EUCLIDEAN
         roots = catalog.roots()
-    squared_norms = np.full(total, np.inf)
-    ids = np.full(total, NO_IMAGE, dtype=np.int64)
-    if previous is not None:
-        ids[:known], squared_norms[:known] = previous
-        squared_norms[gone], ids[gone] = np.inf, NO_IMAGE
     if len(new):
         if new["row"].max() >= total or new["row"].min() < 0:
             raise catalog.damaged("it refers to rows that the feature matrix does not have")
@@ -165,36 +170,16 @@ def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Pa
         squared_norms=squared_norms,
         ids=ids,
         roots=present_folders(roots, images_dir),
-        revision=revision,
     )
 
 
-def _stored_rows(folder: Path, revision: str, total: int) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-    """Return the ids and squared norms stored in ``ROWS``, if they are of this revision of the catalog."""
-    try:
-        stored = ROWS.load(folder)
-    except IndexDamagedError:
-        return None  # the next run replaces it
-    if stored is None or stored.sheet.revision != revision:
-        return None
-    ids, squared_norms = stored.arrays["ids"], stored.arrays["squared_norms"]
-    fits = (ids.dtype, squared_norms.dtype, ids.shape, squared_norms.shape) == (
-        np.dtype(np.int64), np.dtype(np.float64), (total,), (total,),
-    )  # fmt: skip
-    return (ids, squared_norms) if fits else None
-
-
-def _rows_gone(catalog: Catalog, old: State) -> list[int]:
-    """Return the rows that were live in ``old`` and are dead now; a dead row never gets another image."""
-    live = old.live
-    died = np.bincount(live // _BLOCK, minlength=-(-len(old.ids) // _BLOCK))
-    for block, count in catalog.count_by_rows(len(old.ids), _BLOCK):
-        died[block] -= count
-    gone: list[int] = []
-    for block in np.flatnonzero(died).tolist():
-        first, end = block * _BLOCK, (block + 1) * _BLOCK
-        gone += {*live[(live >= first) & (live < end)].tolist()} - {*catalog.rows_between(first, end)}
-    return gone
+def stored_copy(kind: Derived[S], folder: Path, revision: str) -> StoredData[S] | None:
+    """Return the copy that a run stored in the folder, if it is of this revision of the catalog."""
+    with suppress(IndexDamagedError):  # the next run replaces it
+        stored = kind.load(folder)
+        if stored is not None and stored.sheet.revision == revision:
+            return stored
+    return None
 
 
 def present_folders(recorded: Sequence[ImageFolder], images_dir: Path | None) -> Roots:

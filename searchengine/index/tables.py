@@ -67,13 +67,9 @@ class Tables(Database):
             return self.each_row("SELECT row, id, norm2 FROM images")
         return self.each_row("SELECT row, id, norm2 FROM images WHERE row >= ?", (first,))
 
-    def count_by_rows(self, end: int, size: int) -> list[tuple[int, int]]:
-        """Return (block, images in it) for the rows before ``end``, in blocks of ``size`` rows."""
-        return self.rows("SELECT row / ?, count(*) FROM images WHERE row < ? GROUP BY 1", (size, end))
-
-    def rows_between(self, first: int, end: int) -> list[int]:
-        """Return those of the rows that have an image."""
-        return [row[0] for row in self.rows("SELECT row FROM images WHERE row >= ? AND row < ?", (first, end))]
+    def rows_before(self, end: int) -> Iterator[int]:
+        """Yield those of the rows before ``end`` that have an image."""
+        return (row for (row,) in self.each_row("SELECT row FROM images WHERE row >= 0 AND row < ?", (end,)))
 
     def filter_columns(self, first: int, end: int) -> Iterator[tuple[Any, ...]]:
         """Yield (row, root, path, width, height, format, taken, camera, mtime_ns) of the images in those rows."""

@@ -265,7 +265,7 @@ class IndexWriter(Writer):
             if self.catalog.revision != self._backup_revision():
                 self.catalog.back_up()
 
-    def _backup_revision(self) -> bytes | None:
+    def _backup_revision(self) -> str | None:
         with (
             contextlib.suppress(SearchEngineError),
             contextlib.closing(Catalog.open_backup(self.folder)) as copy,
