@@ -72,7 +72,6 @@ def create_app(config: Mapping[str, Any] | None = None, *engines: ServedEngine) 
     _compress(app)  # first, because Flask calls the function registered first last
     secure(app, settings)
     serve_site(app, site)
-    images.keep_renditions(app, settings.cache_root / "renditions")
     app.register_blueprint(error_pages.errors)
     app.register_blueprint(pages.pages)
     app.register_blueprint(search.search)

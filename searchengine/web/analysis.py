@@ -41,13 +41,13 @@ def command_line(command: str) -> str:
 def map_() -> str:
     """Show the frame of the map; a script draws the map."""
     engine = this_engine()
-    return render_template("map.html", overview=engine.overview(), status=engine.index.status())
+    return render_template("map.html", overview=engine.overview.get(), status=engine.index.status())
 
 
 @analysis.get("/map/points")
 def points() -> Response:
     """Return the positions and colours of all images; see ``overview.pack``."""
-    overview = this_engine().overview()
+    overview = this_engine().overview.get()
     if overview.points is None:
         raise UnknownImageError(f"There is no map of this collection yet. Make one: {command_line('searchengine map')}")
     response = Response(overview.points, mimetype="application/octet-stream")
@@ -72,7 +72,7 @@ def paths() -> Response:
 @analysis.get("/groups")
 def groups() -> str:
     """Show all groups, or one of them."""
-    overview = this_engine().overview()
+    overview = this_engine().overview.get()
     for kind, candidates in (("cluster", overview.clusters), ("duplicates", overview.duplicates)):
         if kind in request.args:
             return _group_page(kind, candidates)
@@ -90,7 +90,7 @@ def groups() -> str:
 @analysis.get("/evaluation")
 def evaluation() -> str:
     """Show the evaluation, or how to make one."""
-    latest = this_engine().evaluation()
+    latest = this_engine().evaluation.get()
     if latest.kept is None:
         return render_template("evaluation.html", problem=latest.problem)
     evaluation = latest.kept.evaluation

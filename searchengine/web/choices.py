@@ -64,7 +64,7 @@ def _index_choice(engine: ServedEngine, record: ImageRecord | None, upload: str,
                 return Choice(engine.name, url_in(engine, "search.by_id", id=image_id, **values), note=note)
         elif not upload:
             return Choice(engine.name, home, note=note)
-        elif engine.takes_uploads:
+        elif engine.spec.embeds:
             return Choice(engine.name, url_in(engine, "search.by_id", upload=upload, **values), note=note)
     except (SearchEngineError, OSError):  # the other indexes stay available
         return Choice(engine.name, home, note="This index cannot be read at the moment")

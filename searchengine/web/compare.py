@@ -140,7 +140,7 @@ def by_upload() -> ResponseReturnValue:
     query = Query.of(file.data, k=parse_query(request.form).k)
     rankings = _rankings(request.form)
     # At least one side must be able to read the upload; if neither can, the error is the answer.
-    engine = next((engine for engine, _ in rankings if engine.takes_uploads), rankings[0][0])
+    engine = next((engine for engine, _ in rankings if engine.spec.embeds), rankings[0][0])
     upload = reader.decode(engine)
 
     def rank(side: ServedEngine, metric: str | None) -> tuple[Sequence[Hit], int | None]:
@@ -181,7 +181,7 @@ def _side(name: str, engine: ServedEngine, metric: str | None, rank: Rank) -> Si
 
 def _feature_of_file(engine: ServedEngine, record: ImageRecord) -> NDArray[np.float32]:
     """Return the (1, d) float32 feature of an image that an index does not hold, computed from its file."""
-    if not engine.takes_uploads:
+    if not engine.spec.embeds:
         raise RequestError(
             f"“{record.path}” is not in {engine.name}, and that index can only be searched by its own pictures."
         )

@@ -23,11 +23,11 @@ from searchengine.errors import IndexError_, QueryError, UnknownImageError
 from searchengine.extractors import Extractor
 from searchengine.index.exact import Searcher
 from searchengine.index.protocol import Index
-from searchengine.learn import Classifier, latest_classifier
+from searchengine.learn import latest_classifier
 from searchengine.learn.classifiers import NEIGHBOURS, Prediction, vote
 from searchengine.query import Query
 from searchengine.settings import Settings
-from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluation, cached_overview
+from searchengine.web.overview import cached_evaluation, cached_overview
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
 _log = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ class ServedEngine(SearchEngine):
     """A search engine with the derived data of its index: classifier, map, groups and evaluation.
 
     The extractor is loaded at the first search by an upload, and shared with other indexes of the same extractor.
-    ``name`` appears in the addresses of the index and on its pages.
+    ``name`` appears in the addresses of the index and on its pages. ``classifier.get()`` returns None if there is no
+    classifier, and raises IndexError_ if it cannot be used.
     """
 
     def __init__(
@@ -65,19 +66,14 @@ class ServedEngine(SearchEngine):
         self.nearness = Nearness(index)
         self._shared = shared or SharedExtractors()
         self._loading = self._shared.lock
-        self._classifier = latest_classifier(index)
-        self._overview = cached_overview(index)
-        self._evaluation = cached_evaluation(index)
+        self.classifier = latest_classifier(index)
+        self.overview = cached_overview(index)
+        self.evaluation = cached_evaluation(index)
 
     @property
     def title(self) -> str:
         """The extractor, e.g. "VGG16 fc2, ImageNet weights, L2-normalised"."""
         return self.index.manifest("extractor") or ""
-
-    @property
-    def takes_uploads(self) -> bool:
-        """Whether it can be searched by an upload, which needs the model that made the index."""
-        return self.spec.embeds
 
     def warm(self) -> None:
         """Load everything that the first search and the first filter would have to wait for."""
@@ -85,25 +81,13 @@ class ServedEngine(SearchEngine):
         self.index.facets()
         self.nearness.warm()
 
-    def classifier(self) -> Classifier | None:
-        """Return the current classifier of the index, or None; raise IndexError_ if it cannot be used."""
-        return self._classifier.get()
-
-    def overview(self) -> Overview:
-        """Return the current map and groups of the index."""
-        return self._overview.get()
-
-    def evaluation(self) -> LatestEvaluation:
-        """Return the current evaluation of the index."""
-        return self._evaluation.get()
-
     def predict_labels(self, query: Query, start: NDArray[np.float32]) -> PredictedLabels | None:
         """Predict labels for the (1, d) start of a query; return None without a classifier.
 
         A label counts as certain only if most of the nearest images have it too and the nearest one is near.
         """
         try:
-            classifier = self.classifier()
+            classifier = self.classifier.get()
             if classifier is None:
                 return None
             labels = classifier.predict(start)

@@ -22,12 +22,9 @@ from searchengine.errors import (
     file_error,
 )
 from searchengine.web.requests import RequestError, this_site, wants_json
-from searchengine.web.uploads import drain, too_many_bytes
+from searchengine.web.uploads import too_many_bytes
 
 errors = Blueprint("errors", __name__)
-
-# A body that is too large is read and discarded up to this many times the limit, so that the browser shows our answer.
-_DRAIN_TIMES = 8
 
 _RETRY_SECONDS = "10"  # for an index on a server that does not answer
 
@@ -90,10 +87,8 @@ def unusable_file(error: OSError) -> Response:
 
 @errors.app_errorhandler(RequestEntityTooLarge)
 def too_large(error: RequestEntityTooLarge) -> Response:
-    """Handle an upload beyond the limit, after reading the rest of it."""
-    max_bytes = this_site().settings.max_upload_bytes
-    drain(request.environ, max_bytes * _DRAIN_TIMES)
-    refusal = too_many_bytes(max_bytes)
+    """Handle an upload beyond the limit. The server has read, or will read, the rest of it."""
+    refusal = too_many_bytes(this_site().settings.max_upload_bytes)
     return _error_response(str(refusal), refusal.status)
 
 

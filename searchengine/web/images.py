@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import BinaryIO, Literal
 
-from flask import Flask, Response, current_app, jsonify, render_template, request, send_file, url_for
+from flask import Response, jsonify, render_template, request, send_file, url_for
 from werkzeug.wsgi import wrap_file
 
 from searchengine import images as decoding
@@ -32,58 +31,11 @@ from searchengine.web.security import FOREVER_PRIVATE, REVALIDATE, is_local_requ
 # The longest side in px. Tiles are about 220 px high, at up to two pixels per px; a preview fills a window.
 SIDES = {"thumbnail": 480, "preview": 2048}
 _EDITION = 2  # raise it when renditions of the same file change, so that older ones are not used
-_EXTENSION = "renditions"
+_DECODING = BoundedSemaphore(2)  # a decoded image can take hundreds of megabytes, so few are decoded at a time
 
 Kind = Literal["thumbnail", "preview", "full"]
 
 images = IndexBlueprint("images", __name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Rendition:
-    """A JPEG to send; ``current`` if it was made from the content that was indexed."""
-
-    data: bytes
-    current: bool
-
-
-class Renditions:
-    """Makes renditions and keeps them under ``folder``, if it is writable."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        # A decoded image can take hundreds of megabytes, so few are decoded at a time.
-        self._decoding = BoundedSemaphore(2)
-
-    def get(self, record: ImageRecord, kind: Kind) -> Rendition:
-        """Return a JPEG in one of the ``SIDES``, or in full size; raise FileGoneError or ImageError."""
-        path = self._path(record.content_hash, kind)
-        if path is not None:
-            with contextlib.suppress(OSError):
-                return Rendition(path.read_bytes(), current=True)
-        data = record.read()
-        current = content_hash(data).hex() == record.content_hash
-        with self._decoding:
-            side = SIDES.get(kind)
-            rendered = decoding.full_jpeg(data) if side is None else decoding.thumbnail(data, max_side=side)
-        if path is not None and current:
-            _write(path, rendered)
-        return Rendition(rendered, current)
-
-    def _path(self, content_hash: str | None, kind: Kind) -> Path | None:
-        if not content_hash:
-            return None
-        return self._folder / f"{kind}-{_EDITION}-{decoding.DECODING}" / content_hash[:2] / f"{content_hash}.jpg"
-
-
-def keep_renditions(app: Flask, folder: Path) -> None:
-    """Configure the folder in which ``app`` keeps its renditions."""
-    app.extensions[_EXTENSION] = Renditions(folder)
-
-
-def _renditions() -> Renditions:
-    renditions: Renditions = current_app.extensions[_EXTENSION]
-    return renditions
 
 
 @images.get("/images/<image_id>")
@@ -170,15 +122,35 @@ def _record(text: str) -> ImageRecord:
 
 
 def _send_rendition(record: ImageRecord, kind: Kind) -> Response:
-    rendition = _renditions().get(record, kind)
-    response = Response(rendition.data, mimetype="image/jpeg")
+    """Return a JPEG in one of the ``SIDES``, or in full size; raise FileGoneError or ImageError."""
+    data, is_current = _rendition(record, kind)
+    response = Response(data, mimetype="image/jpeg")
     response.headers["Cache-Control"] = REVALIDATE
-    if rendition.current and record.content_hash:
+    if is_current and record.content_hash:
         response.set_etag(record.content_hash)
         if request.args.get("v") == record.content_hash[:8]:
             response.headers["Cache-Control"] = FOREVER_PRIVATE
     response.make_conditional(request)
     return response
+
+
+def _rendition(record: ImageRecord, kind: Kind) -> tuple[bytes, bool]:
+    """Return a JPEG, kept on disk if possible, and whether it was made from the content that was indexed."""
+    indexed, path = record.content_hash, None
+    if indexed:
+        folder = this_site().settings.cache_root / "renditions" / f"{kind}-{_EDITION}-{decoding.DECODING}"
+        path = folder / indexed[:2] / f"{indexed}.jpg"
+        with contextlib.suppress(OSError):
+            return path.read_bytes(), True
+    data = record.read()
+    is_current = content_hash(data).hex() == indexed
+    with _DECODING:
+        side = SIDES.get(kind)
+        rendered = decoding.full_jpeg(data) if side is None else decoding.thumbnail(data, max_side=side)
+    if path is not None and is_current:
+        with contextlib.suppress(OSError):  # the disk is full or read-only, so it is made again next time
+            replace_bytes(path, rendered, durable=False)
+    return rendered, is_current
 
 
 def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment: bool = False) -> Response:
@@ -247,9 +219,3 @@ def _download_name(record: ImageRecord) -> str:
     name = record.path.replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join("_" if not character.isprintable() or character in '<>:"|?*' else character for character in name)
     return name.strip(". ") or f"image-{record.id}"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file in one step; if the disk is full or read-only, nothing is kept."""
-    with contextlib.suppress(OSError):
-        replace_bytes(path, data, durable=False)

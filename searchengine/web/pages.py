@@ -179,7 +179,7 @@ def query_json(
     """Return the picture searched by, for a JSON response; None if there are only words or feedback."""
     part = {} if box is None else {"box": box.part}
     if upload is not None:
-        return {"upload": upload.name, "width": upload.width, "height": upload.height, **part}
+        return {"upload": upload.name, "width": upload.image.width, "height": upload.image.height, **part}
     return None if record is None else {"id": record.id, "path": record.path, **part}
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from threading import BoundedSemaphore, Lock
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from flask import Request
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ImageTooLargeError
 from searchengine.extractors import Extractor, ExtractorSpec
-from searchengine.images import Pixels
+from searchengine.images import DecodedImage
 from searchengine.images.isolation import given_up_when, is_ordinary
 from searchengine.query import Box, Example
 from searchengine.settings import variable
@@ -124,28 +124,19 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class DecodedUpload:
-    """A decoded upload.
-
-    Attributes:
-        pixels: (h, w, 3) RGB as the extractor takes it, of the whole picture or of the chosen part.
-        width, height: of the whole original.
-        preview: (h, w, 3) uint8, a small copy of the whole picture for the page.
-    """
+    """A decoded upload: the pixels of the whole picture or of the chosen part, as the extractor takes them."""
 
     name: str
-    pixels: Pixels
-    width: int
-    height: int
-    preview: NDArray[np.uint8] | None
+    image: DecodedImage
 
     @property
     def picture(self) -> str:
-        """The preview as a data: URL, so that the page can show the upload without storing it."""
+        """The small copy as a data: URL, so that the page can show the upload without storing it."""
         from PIL import Image
 
-        assert self.preview is not None
+        assert self.image.preview is not None
         out = io.BytesIO()
-        Image.fromarray(self.preview).save(out, "JPEG", quality=82)
+        Image.fromarray(self.image.preview).save(out, "JPEG", quality=82)
         return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
@@ -176,18 +167,18 @@ class UploadReader:
         """Return the (1, d) float32 feature; raise RequestError, ImageError or ExtractorError."""
         decoded, fingerprint = self.decode(engine), engine.spec.fingerprint
         if fingerprint not in self._embedded:
-            self._embedded[fingerprint] = engine.extractor().embed([decoded.pixels])
+            self._embedded[fingerprint] = engine.extractor().embed([decoded.image.pixels])
         return self._embedded[fingerprint]
 
     def _decode(self, extractor: Extractor) -> DecodedUpload:
         """Decode exactly as the images of the index were decoded."""
         try:
             with _TURNS.turn(self._upload.data):
-                decoded = extractor.preprocess(self._upload.data, self._max_pixels, self._preview, self._part)
+                image = extractor.preprocess(self._upload.data, self._max_pixels, self._preview, self._part)
         except ImageTooLargeError as error:
             limit = f"{self._max_pixels // 1_000_000} megapixels ({variable('max_upload_megapixels')})"
             raise ImageTooLargeError(f"{error} The limit of this server is {limit}.") from error
-        return DecodedUpload(self._upload.name, decoded.pixels, decoded.width, decoded.height, decoded.preview)
+        return DecodedUpload(self._upload.name, image)
 
 
 def read_upload(request: Request, max_bytes: int) -> Upload:
@@ -224,29 +215,6 @@ def too_many_bytes(max_bytes: int) -> RequestError:
         f"The picture is larger than {max_bytes // 1_000_000} MB. Save a smaller copy and try again.",
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     )
-
-
-def drain(environ: dict[str, Any], max_bytes: int) -> None:
-    """Read and discard the rest of a request's body, at most ``max_bytes``.
-
-    Closing a connection with unread bytes resets it, and the browser then shows its own error instead of our answer.
-    """
-    stream = environ.get("wsgi.input")
-    if stream is None:
-        return
-    if environ.get("wsgi.input_terminated"):
-        remaining = max_bytes
-    else:
-        length = str(environ.get("CONTENT_LENGTH") or "0")
-        remaining = min(max_bytes, int(length) if length.isdecimal() else 0)
-    try:
-        while remaining > 0:
-            chunk = stream.read(min(65536, remaining))
-            if not chunk:
-                return
-            remaining -= len(chunk)
-    except (OSError, ValueError):
-        return
 
 
 def _display_name(filename: str | None) -> str:

@@ -37,7 +37,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class CompiledTemplates(BytecodeCache):
-    """A request that keeps uploads in memory, so that tests can check that no file is written."""
+    """Keeps compiled templates in memory."""
 
     def __init__(self) -> None:
         self.code: dict[str, bytes] = {}

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from searchengine import images
+from searchengine.derived import Cached
 from searchengine.errors import QueryError, SearchEngineError, UnknownImageError
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
@@ -242,8 +244,10 @@ class FakeEngine(ServedEngine):
 
     def __init__(self, folder: Path, *, name: str = "index", normalized: bool = True) -> None:
         super().__init__(FakeIndex(folder, normalized=normalized), name=name)
-        self.warmed = False
         self.classified_by: Classifier | SearchEngineError | None = None
+        self.classifier = SimpleNamespace(get=self._classifier)  # type: ignore[assignment]
+        self.overview = Cached(lambda: None, Overview)
+        self.evaluation = Cached(lambda: None, lambda: LatestEvaluation(None))
         self.queries: list[NDArray[np.uint8]] = []
         self.previews: list[int | None] = []  # requested sizes
 
@@ -266,22 +270,13 @@ class FakeEngine(ServedEngine):
     def tags(self, image_id: int) -> list[Tag]:
         return self.words().tags(self.index.feature(image_id)[None])[0]
 
-    def classifier(self) -> Classifier | None:
+    def _classifier(self) -> Classifier | None:
         if isinstance(self.classified_by, SearchEngineError):
             raise self.classified_by
         return self.classified_by
 
     def words(self) -> Any:
         return FakeWords(self.index)
-
-    def overview(self) -> Overview:
-        return Overview()
-
-    def evaluation(self) -> LatestEvaluation:
-        return LatestEvaluation(None)
-
-    def warm(self) -> None:
-        self.warmed = True
 
 
 def colour_classifier(*, stale: bool = False) -> Classifier:
