@@ -51,7 +51,7 @@ def points() -> Response:
     if overview.points is None:
         raise UnknownImageError(f"There is no map of this collection yet. Make one: {command_line('searchengine map')}")
     response = Response(overview.points, mimetype="application/octet-stream")
-    response.set_etag(overview.etag, weak=True)  # the same for every compression
+    response.add_etag(weak=True)  # the same for every compression
     response.headers["Cache-Control"] = REVALIDATE
     response.make_conditional(request)
     return response

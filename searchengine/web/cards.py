@@ -17,7 +17,6 @@ from flask import request, url_for
 from werkzeug.exceptions import HTTPException
 
 from searchengine.index.filters import FIELDS
-from searchengine.index.metrics import COSINE, rank_alike
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.engines import ServedEngine
 from searchengine.web.requests import this_engine, url_in
@@ -103,11 +102,6 @@ def card_of(record: ImageRecord, hit: Hit | None = None, *, as_share: bool = Fal
 def cards_of(hits: Sequence[Hit], *, as_shares: bool) -> list[Card]:
     """Return the cards of a ranking, in its order; ``as_shares`` if the scores are cosines."""
     return [card_of(hit.record, hit, as_share=as_shares) for hit in hits]
-
-
-def cosine_is_score(metric: str, *, normalized: bool) -> bool:
-    """Return whether scores are cosines, as they are for every metric that ranks like the cosine."""
-    return rank_alike(metric, COSINE, normalized=normalized)
 
 
 def spaced(name: str) -> str:

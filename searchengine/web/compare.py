@@ -19,7 +19,7 @@ from searchengine.index.metrics import COSINE, METRICS, check_metric, metric_tit
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.query import Query
 from searchengine.settings import MAX_K
-from searchengine.web.cards import Card, cards_of, cosine_is_score
+from searchengine.web.cards import Card, cards_of
 from searchengine.web.choices import index_choices, other_side, short_title
 from searchengine.web.engines import ServedEngine
 from searchengine.web.pages import query_json
@@ -66,7 +66,7 @@ class Side:
 
     def cards(self, other_ranks: Sequence[int | None]) -> list[Card]:
         """Return the cards of this side, with their ranks on the other side and anchors unique on the page."""
-        as_shares = cosine_is_score(self.metric, normalized=self.engine.index.normalized)
+        as_shares = rank_alike(self.metric, COSINE, normalized=self.engine.index.normalized)
         ranked = zip(cards_of(self.hits, as_shares=as_shares), other_ranks, strict=True)
         return [replace(card, anchor=f"{self.name}{card.id}", other_rank=rank) for card, rank in ranked]
 

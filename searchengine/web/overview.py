@@ -6,7 +6,6 @@ import json
 import logging
 from collections import Counter
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,7 +68,6 @@ class Overview:
     groups_note: str = ""
     remark: str = ""
     points: bytes | None = None
-    etag: str = ""
     has_groups: bool = False
     clusters: tuple[Group, ...] = ()
     duplicates: tuple[Group, ...] = ()
@@ -121,13 +119,11 @@ def _overview(index: Index) -> Overview:
         map_note = Changes.since(map_.sheet, map_.arrays, rows, stamps).sentence
     if groups is not None:
         groups_note = Changes.since(groups.sheet, groups.arrays, rows, stamps).sentence
-    points = None if map_ is None else pack(map_, groups, records)
     return Overview(
         map_note=map_note,
         groups_note=groups_note,
         remark=remark(state) or "",
-        points=points,
-        etag="" if points is None else blake2b(points, digest_size=12).hexdigest(),
+        points=None if map_ is None else pack(map_, groups, records),
         has_groups=groups is not None,
         clusters=() if groups is None else _groups(groups, "cluster", records),
         duplicates=() if groups is None else _groups(groups, "duplicate", records),

@@ -17,12 +17,12 @@ from searchengine.engine import Results
 from searchengine.files import parse_json
 from searchengine.images import MAX_PIXELS
 from searchengine.index.filters import EVERYTHING, unknown_choices
-from searchengine.index.metrics import alike_sentence
+from searchengine.index.metrics import COSINE, alike_sentence, rank_alike
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.query import LIKED, Example, Query
 from searchengine.settings import MAX_K
 from searchengine.spelling import query_from_json
-from searchengine.web.cards import Chip, QueryBar, Sign, cards_of, cosine_is_score
+from searchengine.web.cards import Chip, QueryBar, Sign, cards_of
 from searchengine.web.choices import (
     RULE_NOTES,
     FeedbackChoices,
@@ -230,7 +230,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
     itself = next((hit for hit in results if record is not None and hit.id == record.id), None)
     hits = [hit for hit in results if hit is not itself]
     relative = bool(query.judged or query.text)  # such scores only give an order
-    as_shares = not relative and cosine_is_score(results.metric, normalized=images.normalized)
+    as_shares = not relative and rank_alike(results.metric, COSINE, normalized=images.normalized)
     values = search.values(replace(query, text=None, cursor=None))
     k, kept = values.get("k"), url_values(replace(query, examples=(), text=None, cursor=None))
     elsewhere = {name: texts for name, texts in kept.items() if name not in ("ids", "k")}  # ids mean other images there

@@ -32,6 +32,7 @@ EVERYWHERE = [
     ("/search?id=4711", 404, HTML, JSON),
     ("/compare?id=1&left=KIND&right=KIND&right_by=manhattan", 200, HTML, JSON),
     ("/compare", 400, HTML, JSON),
+    ("/compare?id=1&left=none", 400, HTML, JSON),
     ("/compare?id=4711", 404, HTML, JSON),
     ("/map", 200, HTML, HTML),
     ("/groups", 200, HTML, HTML),

@@ -20,7 +20,7 @@ from searchengine.analyse.evaluation import EVALUATION, keep_evaluation, leave_o
 from searchengine.index.local import LocalIndex
 from tests.analyse.filled import fill
 from tests.web.browsing import RED, TRANSFER, OpenPage, fits, in_browser, serving, until
-from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, store_map
+from tests.web.mapped import app_of, fill_index, store_groups, store_map
 
 
 def measured(index: LocalIndex) -> None:
@@ -85,15 +85,6 @@ def test_a_stale_or_damaged_evaluation_is_reported(client: FlaskClient, index: L
     assert answer.status_code == 200
     assert "cannot be read" in answer.text
     assert str(tmp_path) not in answer.text
-
-
-def test_a_stale_evaluation_on_a_read_only_mount_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured(fill_index(tmp_path, 30))
-    read_only_mount(monkeypatch)
-    client = app_of(LocalIndex.open(tmp_path / "index"), tmp_path / "cache").test_client()
-    assert "have changed since" not in client.get("/evaluation").text
-    fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[1])
-    assert "have changed since" in client.get("/evaluation").text
 
 
 def test_one_shared_label_of_several_counts(client: FlaskClient, index: LocalIndex) -> None:

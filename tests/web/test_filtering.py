@@ -141,19 +141,6 @@ def test_results_are_filtered_before_they_are_ranked(client: FlaskClient) -> Non
     assert sorted(ids_on(client.get("/search?id=1&label=cat&format=PNG").text)) == [2, 3]
 
 
-@pytest.mark.parametrize("query", ["id=4", "id=4&label=cat&label=dog", "id=4&copies=1&metric=cosine", "id=4&label=cat"])
-def test_paging_through_results_reaches_every_picture(client: FlaskClient, query: str) -> None:
-    whole = client.get(f"/search?{query}&k=100", headers=JSON).get_json()
-    seen: list[int] = []
-    cursor = ""
-    while cursor is not None:
-        answer = client.get(f"/search?{query}&k=2&cursor={cursor}", headers=JSON).get_json()
-        seen += [hit["id"] for hit in answer["hits"]]
-        cursor = answer["cursor"]
-    assert seen == [hit["id"] for hit in whole["hits"]]
-    assert len(seen) == whole["total"]
-
-
 def test_results_with_an_unknown_label(client: FlaskClient) -> None:
     answer = client.get("/search?id=1&label=unicorn", headers=JSON).get_json()
     assert (answer["hits"], answer["total"]) == ([], 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from flask.testing import FlaskClient
 
 from searchengine.errors import IndexDamagedError
 from searchengine.query import DISLIKED, LIKED, Query
-from tests.web.conftest import JSON, ids_on, make_app, next_page, picture
+from tests.web.conftest import JSON, ids_on, picture
 from tests.web.fake import FakeEngine, colour_classifier
 
 
@@ -83,20 +82,6 @@ def test_the_page_names_the_rule_and_can_undo_likes(client: FlaskClient, engine:
     assert re.findall('data-judge="(like|dislike)"', client.get("/").text) == ["like"] * 45
     page = html.unescape(client.get(f"/search?id={red}&dislike={blue}").text)
     assert 'href="/" aria-label="Remove the picture"' in page
-
-
-def test_paging_through_a_judged_ranking(engine: FakeEngine, tmp_path: Path) -> None:
-    client = make_app(engine, tmp_path, DEFAULT_K=10).test_client()
-    address = "/search?id=1&like=2&dislike=3"
-    shown: list[int] = []
-    more: str | None = address
-    while more is not None:
-        page = client.get(more).text
-        shown += ids_on(page)
-        assert "42 pictures" in page
-        more = next_page(page)
-    assert shown == ids_on(client.get(f"{address}&k=42").text)
-    assert len(shown) == 42
 
 
 def test_an_upload_with_likes(client: FlaskClient, engine: FakeEngine) -> None:

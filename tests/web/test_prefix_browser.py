@@ -19,7 +19,7 @@ from werkzeug.wrappers import Response
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
 from tests.waiting import wait_until
-from tests.web.browsing import OpenPage, choose, ids, in_browser, pages_at, serving, until
+from tests.web.browsing import OpenPage, choose, in_browser, pages_at, serving, until
 from tests.web.fake import FakeEngine
 from tests.web.mapped import fill_index, store_groups, store_map
 from tests.web.test_gunicorn import free_port
@@ -137,18 +137,6 @@ def test_searching(open_page: OpenPage) -> None:
     until(page, "document.querySelector('.tile img').src.includes('/i/mapped/thumbnails/')")
     page.locator("a.brand").click()
     page.wait_for_url(f"**{PREFIX}/i/mapped/")
-
-
-def test_without_scripts(open_page: OpenPage) -> None:
-    page = open_page("/", java_script_enabled=False)
-    choose(page)
-    page.get_by_role("button", name="Search with this picture").click()
-    expect(page.locator("[data-query=upload]")).to_be_visible()
-    page.get_by_role("link", name="Remove the picture").click()
-    page.get_by_role("button", name="Index").click()
-    page.locator("#indexes").get_by_role("link", name="mapped").click()
-    assert urlsplit(page.url).path == f"{PREFIX}/i/mapped/"
-    assert len(ids(page)) > 10
 
 
 def test_map_groups_and_what_is_missing(open_page: OpenPage) -> None:

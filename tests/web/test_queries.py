@@ -60,17 +60,6 @@ def test_search_by_a_part_of_an_indexed_picture(tmp_path: Path) -> None:
     assert client.get(f"/search?id={id_}").status_code == 200
 
 
-@pytest.mark.parametrize("box", ["0,0,0.001,0.5", "0.8,0,0.5,1", "-0.1,0,1,1", "1", "a,b,c,d", "nan,0,1,1"])
-def test_invalid_boxes(client: FlaskClient, box: str) -> None:
-    refusals = (
-        client.get("/search", query_string={"id": 1, "box": box}, headers=JSON),
-        client.post("/search", data={"image": (io.BytesIO(halves()), "a.png"), "box": box}, headers=JSON),
-    )
-    for refusal in refusals:
-        assert refusal.status_code == 400
-        assert "box" in refusal.get_json()["error"]
-
-
 @pytest.mark.parametrize("query", ["id=http://a.b/c.jpg", "id=1&cursor=x", "id=1&distinct=x", "box=0,0,1,1"])
 def test_invalid_queries(client: FlaskClient, query: str) -> None:
     for headers in (JSON, {}):

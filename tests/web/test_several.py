@@ -175,14 +175,6 @@ def test_one_index_can_be_compared_by_two_metrics(collection: Path, tmp_path: Pa
     assert "give the same order" in client.get("/compare?id=1&right=index&right_by=cosine").text
 
 
-@pytest.mark.parametrize("address", ["/compare", "/compare?id=x", "/compare?id=1&left=none", "/compare?id=1&k=0"])
-def test_bad_comparisons(client: FlaskClient, address: str) -> None:
-    answer = client.get(address)
-    assert answer.status_code == 400
-    assert "data-error" in answer.text
-    assert client.get("/compare?id=4711").status_code == 404
-
-
 def test_healthz_covers_all(client: FlaskClient, two: dict[str, FakeEngine], monkeypatch: pytest.MonkeyPatch) -> None:
     body = client.get("/healthz").get_json()
     assert (body["status"], body["images"]) == ("ok", 45)

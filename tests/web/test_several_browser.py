@@ -131,7 +131,7 @@ def test_rows_without_pictures(open_page: OpenPage) -> None:
     expect(page.locator("#indexes [aria-current]")).to_have_text("unit")
 
 
-@pytest.mark.parametrize("address", ["/compare?id=3", "/search?id=3", "/i/rows/", "/i/rows/search?id=3"])
+@pytest.mark.parametrize("address", ["/i/rows/", "/i/rows/search?id=3"])
 def test_phone(open_page: OpenPage, address: str) -> None:
     page = open_page(address, width=360, has_touch=True, is_mobile=True)
     assert fits(page)
