@@ -181,21 +181,26 @@ def models(model: str | None, as_json: bool) -> None:
 def _list_models(*, as_json: bool) -> None:
     from searchengine.extractors.loading import list_models
 
-    lines = list_models()
     if as_json:
-        print_json([asdict(line) for line in lines])
+        fields = ("name", "title", "default_layer", "dimension", "input_size", "parameters", "megabytes")
+        print_json(
+            [
+                {**{field.removeprefix("default_"): getattr(model, field) for field in fields}, "weights": weights}
+                for model, weights in list_models()
+            ]
+        )
         return
     rows = [
         (
-            line.name,
-            line.layer or "-",
-            f"{line.dimension}",
-            f"{line.input_size[0]} x {line.input_size[1]}",
-            f"{line.parameters / 1e6:.1f} M",
-            f"{line.megabytes} MB",
-            line.weights,
+            model.name,
+            model.default_layer or "-",
+            f"{model.dimension}",
+            f"{model.input_size[0]} x {model.input_size[1]}",
+            f"{model.parameters / 1e6:.1f} M",
+            f"{model.megabytes} MB",
+            weights,
         )
-        for line in lines
+        for model, weights in list_models()
     ]
     print_result(_columns(("model", "layer", "dimension", "input", "parameters", "weights", "status"), rows))
 

@@ -21,7 +21,7 @@ from searchengine.extractors.networks import LayerInfo
 from searchengine.extractors.packaged import PackagedSource
 from searchengine.extractors.presets import PresetSource
 from searchengine.extractors.published import PublishedSource
-from searchengine.extractors.source import ExtractorOptions, ModelSource, ModelSummary, is_model_file, is_preset_folder
+from searchengine.extractors.source import ExtractorOptions, ModelSource, is_model_file, is_preset_folder
 from searchengine.extractors.spec import NORMALIZATIONS, POOLINGS, ExtractorSpec
 from searchengine.files import file_size, path_from_text
 from searchengine.progress import Say
@@ -77,8 +77,8 @@ class ModelLayers:
     layers: list[LayerInfo]
 
 
-def list_models() -> list[ModelSummary]:
-    """Return every named model: the packaged ones, those of keras.applications, and those of KerasHub."""
+def list_models() -> list[tuple[models.Network, str]]:
+    """Return every named model (packaged, of keras.applications, of KerasHub), and where its weights are."""
     return [line for source in (PackagedSource(), PublishedSource(), PresetSource()) for line in source.list_models()]
 
 

@@ -202,17 +202,11 @@ def build_network(network: Lite, input_size: int) -> keras.Model:
 
 
 def _set_weights(model: keras.Model, network: Lite, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Copy the tensors of the PyTorch network into the Keras one by name. Raises ExtractorError if they do not fit."""
-    arrays = {name: array for name, array in tensors.items() if not name.endswith("num_batches_tracked")}
-    try:
-        for layer, source in _names(network):
-            parts = _NORMALIZATION if layer.endswith("bn") else _DENSE if layer == "predictions" else ("weight",)
-            values = [_as_keras(arrays.pop(f"{source}.{part}"), source) for part in parts]
-            model.get_layer(layer).set_weights(values)
-    except (KeyError, ValueError) as error:
-        raise ExtractorError(f"These are not the weights of this EfficientNet-Lite: {error}.") from error
-    if arrays:
-        raise ExtractorError(f"These are not the weights of this EfficientNet-Lite: {min(arrays)} is unexpected.")
+    """Copy the tensors of the PyTorch network into the Keras one by name."""
+    for layer, source in _names(network):
+        parts = _NORMALIZATION if layer.endswith("bn") else _DENSE if layer == "predictions" else ("weight",)
+        values = [_as_keras(tensors[f"{source}.{part}"], source) for part in parts]
+        model.get_layer(layer).set_weights(values)
 
 
 # The layers of a block, and the corresponding modules of the PyTorch network.
@@ -251,29 +245,20 @@ def _as_keras(array: NDArray[Any], source: str) -> NDArray[np.float32]:
 # state dict, and the keys of the storages; then each storage as its length (int64) and its numbers. A pickle can name
 # any function to call, so the unpickler allows only the four names that a state dict needs.
 
-_MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    """A view of a storage; its offset and strides are counted in elements."""
-
-    storage: str
-    dtype: np.dtype[Any]
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
 class _Unpickler(pickle.Unpickler):
-    """Creates ordered dicts, strings, numbers and tensors, and calls nothing else."""
+    """Creates ordered dicts, strings, numbers and tensors, and calls nothing else.
+
+    A tensor is a view of a storage: (key of the storage, dtype, shape, strides in elements).
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
+            return lambda storage, offset, shape, strides, *_: (*storage, shape, strides)  # every offset is 0
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         raise pickle.UnpicklingError(f"it refers to {module}.{name}, which weights do not need")
@@ -282,35 +267,17 @@ class _Unpickler(pickle.Unpickler):
         return pid[2], pid[1]  # pid is ("storage", type, key, device, elements, view)
 
 
-def _rebuild_tensor(storage: tuple[str, np.dtype[Any]], offset: int, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    return _Tensor(*storage, offset, shape, strides)
-
-
 def read_state_dict(data: bytes) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a legacy PyTorch file by name, as fresh float32 or int64 arrays.
-
-    Raises ExtractorError for any other file.
-    """
+    """Return the tensors of a published file by name, as fresh float32 or int64 arrays."""
     stream = io.BytesIO(data)
-
-    def load() -> Any:
-        return _Unpickler(stream).load()
-
-    try:
-        if (load(), load()) != (_MAGIC_NUMBER, _PROTOCOL):
-            raise ValueError("it is not PyTorch's legacy format")
-        load()  # facts about the machine that wrote it
-        tensors = load()
-        dtypes = {tensor.storage: tensor.dtype for tensor in tensors.values()}
-        storages = {}
-        for key in load():
-            size = int.from_bytes(stream.read(8), "little") * dtypes[key].itemsize
-            storages[key] = stream.read(size)
-        arrays = {}
-        for name, tensor in tensors.items():
-            offset, *strides = (tensor.dtype.itemsize * step for step in (tensor.offset, *tensor.strides))
-            # np.ndarray checks the bounds of the view
-            arrays[name] = np.ndarray(tensor.shape, tensor.dtype, storages[tensor.storage], offset, strides).copy()
-        return arrays
-    except Exception as error:  # a manipulated pickle can fail in many ways
-        raise ExtractorError(f"These are not weights saved by PyTorch: {error}.") from error
+    _, _, _, tensors, keys = (_Unpickler(stream).load() for _ in range(5))
+    dtypes = {key: dtype for key, dtype, _, _ in tensors.values()}
+    storages = {}
+    for key in keys:
+        size = int.from_bytes(stream.read(8), "little") * dtypes[key].itemsize
+        storages[key] = stream.read(size)
+    arrays = {}
+    for name, (key, dtype, shape, strides) in tensors.items():
+        steps = [dtype.itemsize * stride for stride in strides]
+        arrays[name] = np.ndarray(shape, dtype, storages[key], strides=steps).copy()
+    return arrays

@@ -21,7 +21,7 @@ from searchengine.extractors import cache, frameworks
 from searchengine.extractors.custom import foreign_objects
 from searchengine.extractors.extractor import pixel_type
 from searchengine.extractors.frameworks import first_line, import_keras
-from searchengine.extractors.models import FAMILIES, presets
+from searchengine.extractors.models import FAMILIES, Network, presets
 from searchengine.extractors.networks import BuiltModel, NetworkInfo, TextModel, dtype_policy
 from searchengine.extractors.source import (
     PRESET_CONFIG,
@@ -29,7 +29,6 @@ from searchengine.extractors.source import (
     ExtractorOptions,
     Head,
     ModelSource,
-    ModelSummary,
     is_preset_folder,
 )
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
@@ -71,12 +70,9 @@ class PresetSource(ModelSource):
 
     has_text_tower = True
 
-    def list_models(self) -> list[ModelSummary]:
+    def list_models(self) -> list[tuple[Network, str]]:
         downloaded = _downloaded()
-        return [
-            ModelSummary.of(preset, "downloaded" if preset.name in downloaded else "to download")
-            for preset in presets().values()
-        ]
+        return [(preset, "downloaded" if preset.name in downloaded else "to download") for preset in presets().values()]
 
     def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
         raise ExtractorError(f"{model} has a single output, so there are no layers to choose from.")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes.util
 import importlib.util
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +28,6 @@ from searchengine.processors import thread_limit
 # Eight images of 224 x 224. Larger batches are no faster and need memory: VGG16 takes about 30 MB per image.
 _PIXELS_PER_BATCH = 8 * 224 * 224
 _MAX_BATCH = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """A compiled model and its idle inference requests, which run in parallel. None of them survives a fork."""
-
-    pid: int
-    idle: queue.LifoQueue[Any]
 
 
 class OpenVINOExtractor(BatchExtractor):
@@ -62,8 +52,8 @@ class OpenVINOExtractor(BatchExtractor):
         super().__init__(spec, model.parts, max(1, min(_MAX_BATCH, _PIXELS_PER_BATCH // (height * width))))
         self._model = model
         self._remake = remake
-        self._lock = threading.Lock()
-        self._compiled: _Compiled | None = None
+        self._compiling = threading.Lock()
+        self._idle: queue.LifoQueue[Any] | None = None  # inference requests, which run in parallel
         self._precision = None if precision == "auto" else precision
         if precision == "bfloat16" and not _has_bfloat16():
             raise ExtractorError(
@@ -79,30 +69,15 @@ class OpenVINOExtractor(BatchExtractor):
         return self._precision
 
     def _run(self, batch: Pixels) -> NDArray[np.float32]:
-        with self._request() as request:
+        with self._compiling:
+            idle = self._idle = self._idle or self._new_requests(self._remake)
+        request = idle.get()  # for this call alone; a shared one would raise "Infer Request is busy"
+        try:
             # (m, h, w, 3) -> (m, d) float32; the request keeps its output, so it is copied
             request.infer({0: batch}, share_inputs=True)
             return np.array(request.get_output_tensor(0).data, dtype=np.float32)
-
-    @contextlib.contextmanager
-    def _request(self) -> Iterator[Any]:
-        """Provide a request for this caller alone; a shared one would raise "Infer Request is busy"."""
-        compiled = self._compiled
-        if compiled is None or compiled.pid != os.getpid():
-            compiled = self._compile()
-        request = compiled.idle.get()
-        try:
-            yield request
         finally:
-            compiled.idle.put(request)
-
-    def _compile(self) -> _Compiled:
-        if self._compiled is not None and self._compiled.pid != os.getpid():
-            self._lock = threading.Lock()  # the parent may have held its lock when it forked
-        with self._lock:
-            if self._compiled is None or self._compiled.pid != os.getpid():
-                self._compiled = _Compiled(os.getpid(), self._new_requests(self._remake))
-            return self._compiled
+            idle.put(request)
 
     def _new_requests(self, remake: Callable[[], ExportedModel] | None) -> queue.LifoQueue[Any]:
         try:

@@ -75,39 +75,6 @@ class ExtractorOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSummary:
-    """A named model with its defaults.
-
-    ``megabytes`` is the size of the weights file. ``weights`` says where the weights are: "packaged", "prepared"
-    (already exported), "downloaded" (Keras has the published file), "to install" or "to download". A file with the
-    right name but the wrong content counts as absent.
-    """
-
-    name: str
-    title: str
-    layer: str
-    dimension: int
-    input_size: tuple[int, int]
-    parameters: int
-    megabytes: int
-    weights: str
-
-    @classmethod
-    def of(cls, network: Network, weights: str) -> ModelSummary:
-        """Summarise a named network whose weights are where ``weights`` says."""
-        return cls(
-            network.name,
-            network.title,
-            network.default_layer,
-            network.dimension,
-            network.input_size,
-            network.parameters,
-            network.megabytes,
-            weights,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Head:
     """The classification layer of an ImageNet network: the logits of a feature f are ``weights @ f + bias``.
 
@@ -130,8 +97,12 @@ class ModelSource(ABC):
     has_own_precision = False
     has_text_tower = False
 
-    def list_models(self) -> list[ModelSummary]:
-        """Return the named models of this kind with their defaults."""
+    def list_models(self) -> list[tuple[Network, str]]:
+        """Return the named models of this kind, and where the weights of each are.
+
+        These are "packaged", "prepared" (already exported), "downloaded" (Keras has the published file), "to install"
+        or "to download". A file with the right name but the wrong content counts as absent.
+        """
         return []
 
     def default_layer(self, model: str) -> str | None:
@@ -204,19 +175,19 @@ class NamedSource(ModelSource, Generic[N]):
 
     @abstractmethod
     def availability(self, network: N) -> str:
-        """Return where the weights of an unprepared network are, as in ``ModelSummary.weights``."""
+        """Return where the weights of an unprepared network are; see ``list_models``."""
 
     @abstractmethod
     def layers_key(self, model: str, side: int) -> str:
         """Return the key under which the layers of a network are cached: see ``networks.describe``."""
 
-    def list_models(self) -> list[ModelSummary]:
+    def list_models(self) -> list[tuple[Network, str]]:
         """See ``ModelSource.list_models``."""
-        summaries = []
+        models: list[tuple[Network, str]] = []
         for network in self.networks().values():
             is_prepared = cache.lookup(self.spec(ExtractorOptions(network.name))) is not None
-            summaries.append(ModelSummary.of(network, "prepared" if is_prepared else self.availability(network)))
-        return summaries
+            models.append((network, "prepared" if is_prepared else self.availability(network)))
+        return models
 
     def default_layer(self, model: str) -> str | None:
         """See ``ModelSource.default_layer``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 
 from searchengine.errors import ExtractorError
 from searchengine.extractors.models import CUSTOM, IMPORTED, facts, is_preset
@@ -50,7 +49,7 @@ class ExtractorSpec:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that identify the spec."""
-        return _fingerprint(self)
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -142,9 +141,3 @@ class ExtractorSpec:
         if not all(isinstance(word, str) for word in words) or not isinstance(spec.full_decode, bool):
             raise ExtractorError(f"Not a valid extractor description: {text[:200]!r}.")
         return spec
-
-
-@lru_cache(maxsize=64)
-def _fingerprint(spec: ExtractorSpec) -> str:
-    """Compute the fingerprint; cached, because a server needs it for every request."""
-    return hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]

@@ -28,11 +28,10 @@ def test_the_table_is_whole() -> None:
 
 
 def test_weights_on_this_machine(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = {line.name: line for line in loading.list_models()}
-    assert list(lines) == model_names()
-    assert lines["efficientnet-lite0"].weights == "packaged"
-    assert {line.weights for line in lines.values() if "lite" not in line.name} == {"to download"}
-    assert (lines["vgg16"].layer, lines["vgg16"].dimension, lines["vgg16"].megabytes) == ("fc2", 4096, 553)
+    availability = {model.name: weights for model, weights in loading.list_models()}
+    assert list(availability) == model_names()
+    assert availability["efficientnet-lite0"] == "packaged"
+    assert {weights for name, weights in availability.items() if "lite" not in name} == {"to download"}
 
     published.keras_folder().mkdir(parents=True)
     for name in ("vgg19", "resnet50", "mobilenet"):
@@ -43,7 +42,7 @@ def test_weights_on_this_machine(cache_dir: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(cache, "remembered_hashes", lambda path: cache.file_hashes(path))
     with cache.new_entry(make_spec("xception", normalize="none")) as folder:
         write_tiny_model(folder)
-    availability = {line.name: line.weights for line in loading.list_models()}
+    availability = {model.name: weights for model, weights in loading.list_models()}
     assert (availability["vgg19"], availability["mobilenet"], availability["xception"]) == (
         "downloaded",
         "downloaded",
@@ -70,8 +69,18 @@ def test_layers_of_one(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("described_in_process")
 def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
-    lines = json.loads(capsys.readouterr().out)
-    assert lines[0]["name"] == "efficientnet-lite0"
+    models = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
+    assert list(models) == model_names()
+    assert models["vgg16"] == {
+        "name": "vgg16",
+        "title": "VGG16",
+        "layer": "fc2",
+        "dimension": 4096,
+        "input_size": [224, 224],
+        "parameters": 138_357_544,
+        "megabytes": 553,
+        "weights": "to download",
+    }
     assert main(["models", "VGG19", "--json"]) == 0
     layers = json.loads(capsys.readouterr().out)["layers"]
     assert layers[0] == {"name": "block1_conv1", "kind": "Conv2D", "shape": [224, 224, 64]}

@@ -146,16 +146,8 @@ def test_several_threads(extractor: Extractor) -> None:
         list(threads.map(check, range(8)))
 
 
-def run(code: str) -> str:
-    """Run code in a fresh interpreter and return its stdout."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
-
-
-_EMBED = """
+def test_no_tensorflow_and_no_network_access(extractor: Extractor) -> None:
+    code = """
 import sys, numpy as np
 talk = []
 sys.addaudithook(lambda event, arguments: talk.append((event, arguments)) if event.startswith("socket.") else None)
@@ -163,39 +155,14 @@ from searchengine.extractors import ExtractorRecipe, load_extractor
 assert not {"openvino", "tensorflow", "keras"} & sys.modules.keys()
 from tests.extractors.tiny import SPEC
 extractor = ExtractorRecipe(SPEC).load()
-"""
-
-
-def test_no_tensorflow_and_no_network_access(extractor: Extractor) -> None:
-    output = run(
-        _EMBED
-        + """
 extractor.embed(np.zeros((1, 8, 8, 3), np.uint8))
 print(sorted({"tensorflow", "keras", "torch"} & sys.modules.keys()), talk, sys.modules.get("openvino_telemetry"))
 with open("/proc/self/maps") as maps:
     print([line for line in maps if "libtensorflow_framework" in line])
 """
-    )
-    assert output.split("\n") == ["[] [] None", "[]", ""]
-
-
-def test_compiled_after_fork(extractor: Extractor) -> None:
-    output = run(
-        _EMBED
-        + """
-import os, warnings
-warnings.simplefilter("ignore")
-def child():
-    pid = os.fork()
-    if pid == 0:
-        print(extractor.embed(np.full((1, 8, 8, 3), 7, np.uint8)).tolist(), flush=True)
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-child()
-print(extractor.embed(np.full((1, 8, 8, 3), 8, np.uint8)).tolist(), flush=True)
-"""
-    )
-    assert output == "[[7.0, 7.0, 7.0]]\n[[8.0, 8.0, 8.0]]\n"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[] [] None\n[]\n", "")
 
 
 def test_bfloat16_without_support_is_refused(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
