@@ -20,10 +20,11 @@ from searchengine.extractors.networks import BuiltModel
 from searchengine.extractors.source import is_model_file
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.learn.triplets.sampling import (
-    ClassBatches,
-    RandomTriplets,
+    Batch,
     Triplets,
+    class_batches,
     hard,
+    random_triplets,
     semihard,
     squared_distances,
 )
@@ -236,6 +237,14 @@ def triplet_loss(embeddings: Any, triplets: Any, margin: float) -> Any:
     return ops.sum(losses) / ops.maximum(ops.cast(ops.shape(losses)[0], losses.dtype), 1.0)
 
 
+def batches_of(epoch: int, labels: NDArray[np.int64], recipe: Recipe) -> list[Batch]:
+    """Return the batches of an epoch over images with (m,) labels; each epoch has the same number."""
+    random = np.random.default_rng((recipe.seed, epoch))
+    if recipe.triplets == "random":
+        return random_triplets(labels, recipe.batch, random)
+    return class_batches(labels, recipe.batch, recipe.images_a_class, random)
+
+
 class NotFiniteError(ArithmeticError):
     """The loss or an embedding is NaN or infinite."""
 
@@ -307,10 +316,6 @@ class Learner:
 
         self._apply = tf.function(apply)
 
-    def batches(self, rows: NDArray[np.int64]) -> int:
-        """Return the number of batches in an epoch over these (m,) rows."""
-        return len(self._batches(rows))
-
     def epoch(self, number: int, rows: NDArray[np.int64], advance: Callable[[], None] = lambda: None) -> float:
         """Train on these (m,) rows once and return the mean loss; the result depends only on the seed and ``number``.
 
@@ -318,17 +323,11 @@ class Learner:
         """
         random = np.random.default_rng((self.recipe.seed, number, 1))
         losses = []
-        for batch in self._batches(rows).epoch(number):
-            batch_rows = rows[batch.rows]
-            losses.append(self._step(self._source.draw(batch_rows, random), self._labels[batch_rows], batch.triplets))
+        for places, triplets in batches_of(number, self._labels[rows], self.recipe):
+            chosen = rows[places]
+            losses.append(self._step(self._source.draw(chosen, random), self._labels[chosen], triplets))
             advance()
         return float(np.mean(losses))
-
-    def _batches(self, rows: NDArray[np.int64]) -> RandomTriplets | ClassBatches:
-        recipe, labels = self.recipe, self._labels[rows]
-        if recipe.triplets == "random":
-            return RandomTriplets(labels, size=recipe.batch, seed=recipe.seed)
-        return ClassBatches(labels, size=recipe.batch, images_a_class=recipe.images_a_class, seed=recipe.seed)
 
     def _step(self, inputs: NDArray[Any], labels: NDArray[np.int64], triplets: Triplets | None) -> float:
         import tensorflow as tf

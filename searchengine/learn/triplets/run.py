@@ -44,7 +44,16 @@ from searchengine.learn.triplets.inputs import (
     check_labels,
     gather,
 )
-from searchengine.learn.triplets.learner import Learner, NotFiniteError, Recipe, joined, load_backbone, new_head, thawed
+from searchengine.learn.triplets.learner import (
+    Learner,
+    NotFiniteError,
+    Recipe,
+    batches_of,
+    joined,
+    load_backbone,
+    new_head,
+    thawed,
+)
 from searchengine.learn.triplets.sampling import validation_part
 from searchengine.progress import QUIET, Progress
 
@@ -251,7 +260,7 @@ def _learn(learner: Learner, task: _Task, state: Checkpoint, out: Path, progress
 
     Returns the last sound state, and whether training ended because the loss became NaN or infinite.
     """
-    batches = learner.batches(task.training)
+    batches = len(batches_of(0, task.data.labels[task.training], learner.recipe))
     progress.start(learner.recipe.epochs * batches, state.epochs[-1].number * batches, unit="batches")
     last = state
     try:

@@ -6,8 +6,7 @@ Batches depend only on the seed and the number of the epoch, so a run can resume
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +14,12 @@ from numpy.typing import NDArray
 from searchengine.errors import LearningError
 
 Triplets = NDArray[np.int64]  # (t, 3): rows of anchor, positive, negative
+# The images of a training step, (b,) rows, and its triplets as positions among them; None if these are to be mined.
+Batch: TypeAlias = tuple[NDArray[np.int64], Triplets | None]
 _MAX_VALIDATION = 2000  # images, when split by image: each epoch compares all of them with each other
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """The images of a training step, with their triplets unless these are mined.
-
-    ``rows`` is (b,) int64; ``triplets`` is (t, 3) int64, positions in ``rows``, or None.
-    """
-
-    rows: NDArray[np.int64]
-    triplets: Triplets | None
 
 
 def draw_triplets(labels: NDArray[np.int64], anchors: NDArray[np.int64], random: np.random.Generator) -> Triplets:
@@ -62,48 +52,36 @@ def with_partner(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.flatnonzero(size[number] > 1)
 
 
-class RandomTriplets:
-    """Batches of ``size`` triplets: in an epoch, each image is the anchor once, with a random positive and negative."""
+def random_triplets(labels: NDArray[np.int64], size: int, random: np.random.Generator) -> list[Batch]:
+    """Return batches of ``size`` triplets: each image is the anchor once, with a random positive and negative.
 
-    def __init__(self, labels: NDArray[np.int64], *, size: int, seed: int) -> None:
-        self._labels, self._size, self._seed = labels, size, seed
-        self._anchors = with_partner(labels)
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._anchors) / self._size)
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield batches of up to three rows per triplet; a row that occurs in several triplets is in the batch once."""
-        random = np.random.default_rng((self._seed, number))
-        triplets = draw_triplets(self._labels, random.permutation(self._anchors), random)
-        for start in range(0, len(triplets), self._size):
-            rows, places = np.unique(triplets[start : start + self._size], return_inverse=True)
-            yield Batch(rows, places.reshape(-1, 3).astype(np.int64))
-
-
-class ClassBatches:
-    """Batches of P classes with K images each, to be mined (Hermans, Beyer and Leibe 2017, section 2).
-
-    A batch has about ``size`` images, ``images_a_class`` of each class, or fewer if the class is smaller.
+    A batch has up to three rows per triplet; a row that occurs in several triplets is in the batch once.
     """
+    triplets = draw_triplets(labels, random.permutation(with_partner(labels)), random)
+    batches: list[Batch] = []
+    for start in range(0, len(triplets), size):
+        rows, places = np.unique(triplets[start : start + size], return_inverse=True)
+        batches.append((rows, places.reshape(-1, 3).astype(np.int64)))
+    return batches
 
-    def __init__(self, labels: NDArray[np.int64], *, size: int, images_a_class: int, seed: int) -> None:
-        self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        self._classes = min(max(2, size // images_a_class), len(self._members))
-        self._each, self._seed = images_a_class, seed
-        drawn = np.mean([min(len(members), images_a_class) for members in self._members]) * self._classes
-        self._steps = math.ceil(len(labels) / drawn)
 
-    def __len__(self) -> int:
-        return self._steps
+def class_batches(
+    labels: NDArray[np.int64], size: int, images_a_class: int, random: np.random.Generator
+) -> list[Batch]:
+    """Return batches of P classes with K images each, to be mined (Hermans, Beyer and Leibe 2017, section 2).
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield batches that together draw about as many images as there are."""
-        random = np.random.default_rng((self._seed, number))
-        for _ in range(self._steps):
-            chosen = random.choice(len(self._members), self._classes, replace=False)
-            rows = [random.permutation(self._members[label])[: self._each] for label in chosen.tolist()]
-            yield Batch(np.concatenate(rows), None)
+    A batch has about ``size`` images, ``images_a_class`` of each class, or fewer if the class is smaller. Together the
+    batches draw about as many images as there are.
+    """
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    classes = min(max(2, size // images_a_class), len(members))
+    drawn = np.mean([min(len(rows), images_a_class) for rows in members]) * classes
+    batches: list[Batch] = []
+    for _ in range(math.ceil(len(labels) / drawn)):
+        chosen = random.choice(len(members), classes, replace=False)
+        rows = [random.permutation(members[label])[:images_a_class] for label in chosen.tolist()]
+        batches.append((np.concatenate(rows), None))
+    return batches
 
 
 # -- miners: choose the triplets of a batch by the distances of its embeddings, in NumPy -------------------------------

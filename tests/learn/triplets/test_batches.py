@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from searchengine.learn.triplets.inputs import augmented
-from searchengine.learn.triplets.sampling import ClassBatches, RandomTriplets, draw_triplets, with_partner
+from searchengine.learn.triplets.learner import Recipe, batches_of
+from searchengine.learn.triplets.sampling import class_batches, draw_triplets, random_triplets, with_partner
 
 LABELS = np.array([2, 0, 0, 1, 2, 0, 3, 2, 2, 1])  # label 3 has a single image
 
@@ -31,52 +33,43 @@ def test_partners() -> None:
 
 
 def test_random_triplets_of_an_epoch() -> None:
-    batches = RandomTriplets(LABELS, size=4, seed=5)
-    epoch = list(batches.epoch(0))
-    assert len(epoch) == len(batches) == 3
-    rows = [batch.rows[batch.triplets] for batch in epoch if batch.triplets is not None]
-    assert [len(one) for one in rows] == [4, 4, 1]
-    assert sorted(np.concatenate(rows)[:, 0].tolist()) == with_partner(LABELS).tolist()  # each is the anchor once
-    for batch in epoch:
-        assert len(np.unique(batch.rows)) == len(batch.rows)
+    batches = random_triplets(LABELS, 4, np.random.default_rng(5))
+    triplets = [rows[places] for rows, places in batches if places is not None]
+    assert [len(rows) for rows in triplets] == [4, 4, 1]
+    assert sorted(np.concatenate(triplets)[:, 0].tolist()) == with_partner(LABELS).tolist()  # each is the anchor once
+    for rows, _ in batches:
+        assert len(np.unique(rows)) == len(rows)
 
 
 def test_classes_of_a_batch() -> None:
-    batches = ClassBatches(LABELS, size=6, images_a_class=2, seed=5)
-    seen: set[int] = set()
-    for number in range(5):
-        epoch = list(batches.epoch(number))
-        assert len(epoch) == len(batches)
-        for batch in epoch:
-            labels, counts = np.unique(LABELS[batch.rows], return_counts=True)
-            assert len(labels) == 3
-            assert all(count == (1 if label == 3 else 2) for label, count in zip(labels, counts, strict=True))
-            assert len(np.unique(batch.rows)) == len(batch.rows)
-            assert batch.triplets is None
-            seen.update(batch.rows.tolist())
-    assert seen == set(range(len(LABELS)))
+    random = np.random.default_rng(5)
+    batches = [batch for _ in range(5) for batch in class_batches(LABELS, 6, 2, random)]
+    for rows, triplets in batches:
+        labels, counts = np.unique(LABELS[rows], return_counts=True)
+        assert len(labels) == 3
+        assert all(count == (1 if label == 3 else 2) for label, count in zip(labels, counts, strict=True))
+        assert len(np.unique(rows)) == len(rows)
+        assert triplets is None
+    assert {row for rows, _ in batches for row in rows.tolist()} == set(range(len(LABELS)))
 
 
 def test_more_classes_than_exist() -> None:
-    (batch, *_) = ClassBatches(LABELS, size=100, images_a_class=50, seed=0).epoch(0)
-    assert sorted(LABELS[batch.rows].tolist()) != []
-    assert len(np.unique(LABELS[batch.rows])) == 2
-    (batch, *_) = ClassBatches(LABELS, size=1000, images_a_class=50, seed=0).epoch(0)
-    assert sorted(batch.rows.tolist()) == list(range(len(LABELS)))
+    ((rows, _), *_) = class_batches(LABELS, 100, 50, np.random.default_rng(0))
+    assert len(np.unique(LABELS[rows])) == 2
+    ((rows, _), *_) = class_batches(LABELS, 1000, 50, np.random.default_rng(0))
+    assert sorted(rows.tolist()) == list(range(len(LABELS)))
 
 
-def test_same_seed_and_epoch_same_batches() -> None:
-    for make in (
-        lambda seed: RandomTriplets(LABELS, size=4, seed=seed),
-        lambda seed: ClassBatches(LABELS, size=6, images_a_class=2, seed=seed),
-    ):
+@pytest.mark.parametrize("triplets", ["random", "semihard"])
+def test_same_seed_and_epoch_same_batches(triplets: str) -> None:
+    def drawn(seed: int, number: int) -> list[list[int]]:
+        recipe = Recipe(triplets=triplets, batch=4, images_a_class=2, seed=seed)
+        return [rows.tolist() for rows, _ in batches_of(number, LABELS, recipe)]
 
-        def drawn(seed: int, number: int, make: object = make) -> list[list[int]]:
-            return [batch.rows.tolist() for batch in make(seed).epoch(number)]  # type: ignore[operator]
-
-        assert drawn(1, 3) == drawn(1, 3)
-        assert drawn(1, 3) != drawn(1, 4)
-        assert drawn(1, 3) != drawn(2, 3)
+    assert drawn(1, 3) == drawn(1, 3)
+    assert drawn(1, 3) != drawn(1, 4)
+    assert drawn(1, 3) != drawn(2, 3)
+    assert len(drawn(1, 3)) == len(drawn(1, 4))
 
 
 def test_augmentation_keeps_the_shape_and_repeats_by_seed() -> None:
