@@ -68,18 +68,12 @@ def measure(features: NDArray[np.float32], labels: Sequence[str], queries: Seque
     return ranking.measure(Collection.of_features(features, of_rows), asked, "euclidean")
 
 
-def in_float64(features: NDArray[np.float32], labels: Sequence[str], query: int) -> list[float]:
+def in_float64(features: NDArray[np.float32], labels: Sequence[str], query: int) -> NDArray[np.float64]:
     """Return the same measures for a plain float64 ranking."""
     distances = np.linalg.norm(features.astype(np.float64) - features[query], axis=1)
     order = [int(i) for i in np.argsort(distances, kind="stable") if i != query]
     places = np.flatnonzero([labels[i] == labels[query] for i in order]) + 1
-    worth = np.ones(len(places))
-    return [
-        *(metrics.precision_at(places, k) for k in metrics.PRECISION_AT),
-        *(metrics.recall_at(places, k) for k in metrics.RECALL_AT),
-        metrics.average_precision(places),
-        metrics.ndcg_at(places, worth, metrics.NDCG_AT),
-    ]
+    return metrics.measured(places, np.ones(len(places)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from photos import labelled_files
 
-from searchengine.analyse.evaluation.statistics import RESAMPLES, interval, resampled_means
+from searchengine.analyse.evaluation.statistics import interval, resampled_means
 from searchengine.feedback import (
     COST_JUDGED,
     COST_RANDOM,
@@ -134,7 +134,7 @@ def lines(name: str, rule: str, outcome: Outcome) -> Iterator[str]:
     for title, chosen in (("1 to 3 of each", np.ones(len(full), dtype=bool)), ("3 and 3", full)):
         if chosen.any():
             before, after = outcome.before[chosen], outcome.after[chosen]
-            means = resampled_means((after - before)[:, None], RESAMPLES, np.random.default_rng(0))
+            means = resampled_means((after - before)[:, None], np.random.default_rng(0))
             (low,), (high,) = interval(means)
             yield (
                 f"| {name} | {rule} | {title} | {chosen.sum()} | {before.mean():.3f} | {after.mean():.3f} "

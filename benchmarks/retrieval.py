@@ -20,8 +20,8 @@ import numpy.typing as npt
 from photos import labelled_files
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from searchengine.analyse.evaluation.metrics import average_precision, precision_at
-from searchengine.analyse.evaluation.statistics import RESAMPLES, interval, resampled_means
+from searchengine.analyse.evaluation.metrics import measured, names
+from searchengine.analyse.evaluation.statistics import interval, resampled_means
 from searchengine.extractors import Extractor, load_extractor
 from searchengine.images import decode
 
@@ -47,9 +47,10 @@ def leave_one_out(features: Features, labels: npt.NDArray[np.int64]) -> Scores:
         if not relevant.any():
             continue
         places = np.flatnonzero(relevant) + 1
-        ap.append(average_precision(places))
-        first.append(precision_at(places, 1))
-        ten.append(precision_at(places, 10))
+        measures = dict(zip(names(), measured(places, np.ones(len(places))).tolist(), strict=True))
+        ap.append(measures["mAP"])
+        first.append(measures["P@1"])
+        ten.append(measures["P@10"])
     return Scores(np.array(ap), np.array(first), np.array(ten))
 
 
@@ -94,7 +95,7 @@ def report_retrieval(name: str, extractor: Extractor, folder: Path) -> None:
     files, classes = labelled_files(folder)
     print(f"{name}: {len(files)} images of {folder.name}", file=sys.stderr)
     scores = leave_one_out(extractor.embed(files), np.unique(classes, return_inverse=True)[1])
-    means = resampled_means(scores.average_precision[:, None], RESAMPLES, np.random.default_rng(0))
+    means = resampled_means(scores.average_precision[:, None], np.random.default_rng(0))
     (low,), (high,) = interval(means)
     print(
         f"| {folder.name} | {name} | {scores.first.mean():.3f} | {scores.first_ten.mean():.3f} "

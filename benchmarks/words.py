@@ -21,8 +21,8 @@ import numpy.typing as npt
 from word_classes import BROADER, COCO, IN_IMAGENET, numbers_of
 
 from searchengine import update_index
-from searchengine.analyse.evaluation.metrics import average_precision, precision_at
-from searchengine.analyse.evaluation.statistics import RESAMPLES, interval, resampled_means
+from searchengine.analyse.evaluation.metrics import measured, names
+from searchengine.analyse.evaluation.statistics import interval, resampled_means
 from searchengine.engine import SearchEngine
 from searchengine.index.local import LocalIndex
 from searchengine.query import Query
@@ -132,30 +132,31 @@ def with_a_picture(collection: Collection) -> dict[str, Array]:
                 features @ (picture + direction_of_text),
             )
             others = np.arange(len(features)) != example
-            precisions.append([average_precision(places(each[others], relevant[others])) for each in scores])
+            precisions.append([measures(each[others], relevant[others])["mAP"] for each in scores])
         for values, mean in zip(rows.values(), np.mean(precisions, axis=0), strict=True):
             values.append(mean)
     return {name: np.array(values) for name, values in rows.items()}
 
 
-def places(score: npt.NDArray[np.floating], relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Where the relevant pictures rank, from 1 on."""
-    return np.flatnonzero(relevant[np.argsort(-score, kind="stable")]) + 1
+def measures(score: npt.NDArray[np.floating], relevant: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """The measures of the ranking by a score."""
+    places = np.flatnonzero(relevant[np.argsort(-score, kind="stable")]) + 1
+    return dict(zip(names(), measured(places, np.ones(len(places))).tolist(), strict=True))
 
 
 def measure(collection: Collection, score: Scorer) -> tuple[Array, Array]:
     """Precision of the first 10 and average precision of each query: (q,) each."""
     tens, averages = [], []
     for text, relevant in collection.relevant.items():
-        ranks = places(score(text), relevant)
-        tens.append(precision_at(ranks, 10))
-        averages.append(average_precision(ranks))
+        of_text = measures(score(text), relevant)
+        tens.append(of_text["P@10"])
+        averages.append(of_text["mAP"])
     return np.array(tens), np.array(averages)
 
 
 def line(title: str, values: Array) -> str:
     """The mean with its interval."""
-    low, high = interval(resampled_means(values[:, None], RESAMPLES, np.random.default_rng(0)))
+    low, high = interval(resampled_means(values[:, None], np.random.default_rng(0)))
     return f"{title} {values.mean():.3f} ({low[0]:.3f} to {high[0]:.3f})"
 
 

@@ -25,8 +25,7 @@ RECALL_AT: Final = (10, 100)
 NDCG_AT: Final = 10
 MAIN: Final = "mAP"  # the measure that orders classes and compares indexes
 LEVELS: Final = 21  # levels of recall of a curve: 0, 0.05, ..., 1
-
-Places = NDArray[np.int64]
+LEFT_OUT: Final = np.iinfo(np.int64).max  # the place of an image that is not in a ranking
 
 
 # -- measures ---------------------------------------------------------------------------------------------------------
@@ -38,45 +37,36 @@ def names(recall_at: Sequence[int] = RECALL_AT) -> tuple[str, ...]:
     return (*precision, *(f"recall@{k}" for k in recall_at), MAIN, f"NDCG@{NDCG_AT}")
 
 
-def precision_at(places: Places, k: int) -> float:
-    """Return the fraction of the first k that is relevant; divides by k even if there are fewer than k images."""
-    return float(np.searchsorted(places, k, side="right")) / k
-
-
-def recall_at(places: Places, k: int) -> float:
-    """Return the fraction of the relevant images that is among the first k; NaN if nothing is relevant."""
-    return float(np.searchsorted(places, k, side="right")) / len(places) if len(places) else float("nan")
-
-
-def average_precision(places: Places) -> float:
-    """Return the mean of the precisions at the places of the relevant images; NaN if nothing is relevant."""
-    return float(np.mean(np.arange(1, len(places) + 1) / places)) if len(places) else float("nan")
-
-
-def ndcg_at(places: Places, gains: NDArray[np.float64], k: int) -> float:
-    """Return the discounted gain of the first k, divided by the best possible; NaN if nothing is relevant.
+def measured(
+    places: NDArray[np.int64], gains: NDArray[np.float64], recall_ks: Sequence[int] = RECALL_AT
+) -> NDArray[np.float64]:
+    """Compute all measures of a query in one or more rankings of the same images.
 
     Args:
-        places: (r,) int64, ascending from 1.
-        gains: (r,) float64, positive: the gain of the image at each place.
-        k: at least 1.
+        places: (r, ...) int64, the places of the r relevant images in each ranking, ascending; ``LEFT_OUT`` for an
+            image that a ranking lacks.
+        gains: (r,) float64, positive: the gain of each relevant image.
+        recall_ks: the k of recall@k.
+
+    Returns:
+        (..., m) float64, in the order of ``names``; NaN for a ranking without relevant images.
     """
-    if not len(places):
-        return float("nan")
-    first = int(np.searchsorted(places, k, side="right"))
-    gained = float(np.sum(gains[:first] / np.log2(places[:first] + 1.0)))
-    best = np.sort(gains)[::-1][:k]
-    return gained / float(np.sum(best / np.log2(np.arange(2, len(best) + 2))))
-
-
-def measured(places: Places, gains: NDArray[np.float64], recall_ks: Sequence[int] = RECALL_AT) -> list[float]:
-    """Compute all measures of one query, in the order of ``names``."""
-    return [
-        *(precision_at(places, k) for k in PRECISION_AT),
-        *(recall_at(places, k) for k in recall_ks),
-        average_precision(places),
-        ndcg_at(places, gains, NDCG_AT),
-    ]
+    kept = places < LEFT_OUT
+    relevant = kept.sum(axis=0)
+    kept_gains = (gains * kept.T).T
+    best = -np.sort(-kept_gains, axis=0)[:NDCG_AT]
+    discounts = np.log2(np.arange(2, len(best) + 2))
+    gained = np.where(places <= NDCG_AT, kept_gains / np.log2(places + 1.0), 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        columns = [
+            *((places <= k).sum(axis=0) / k for k in PRECISION_AT),
+            *((places <= k).sum(axis=0) / relevant for k in recall_ks),
+            (kept.cumsum(axis=0) / places * kept).sum(axis=0) / relevant,
+            gained.sum(axis=0) / (best.T / discounts).sum(axis=-1),
+        ]
+    measures = np.stack(columns, axis=-1)
+    measures[relevant == 0] = np.nan
+    return measures
 
 
 def ceilings(relevant: int, recall_ks: Sequence[int] = RECALL_AT) -> list[float]:
@@ -89,7 +79,7 @@ def ceilings(relevant: int, recall_ks: Sequence[int] = RECALL_AT) -> list[float]
     ]
 
 
-def precision_by_recall(places: Places) -> NDArray[np.float64]:
+def precision_by_recall(places: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the (LEVELS,) float64 interpolated precision at levels of recall from 0 to 1.
 
     As TREC defines it, this is the greatest precision at any recall of at least that level.

@@ -30,7 +30,6 @@ HEAD: Final = 20
 FIRST: Final = 10  # places kept of each ranking, about as many as a person looks at
 _BLOCK_BYTES = 64 * 2**20  # size of a block of distances
 _QUERIES = 256  # in a block at most, so that the progress bar moves
-_HASH_BYTES = 16 * 2**20
 _FAINTEST = 1e-28  # products of this size lose digits in float32
 
 T = TypeVar("T")
@@ -86,7 +85,6 @@ class Ranker:
         self._collection = collection
         self._measure: Measure = MEASURES[check_metric(metric)](collection.rows, collection.squared_norms)
         self._numbers = np.arange(len(collection), dtype=np.int64)
-        self._in_order = len(collection.rows) == len(collection) and bool((collection.columns == self._numbers).all())
         norms = collection.squared_norms
         nonzero = np.isfinite(norms) & (norms > 0)
         self._smallest = float(np.sqrt(norms.min(initial=np.inf, where=nonzero)))
@@ -122,7 +120,7 @@ class Ranker:
 
     def _order(self, query: NDArray[np.float32], rough: NDArray[np.float32], left_out: Positions) -> Ranking:
         exact = query.astype(np.float64)
-        values = rough if self._in_order else rough[self._collection.columns]  # (r,) -> (n,)
+        values = rough[self._collection.columns]  # (r,) -> (n,)
         kept = len(values) - len(left_out)
         if not self._can_be_ordered_by(values, exact):
             return self._order_exactly(exact, left_out)
@@ -172,14 +170,12 @@ def _equal_features(collection: Collection) -> tuple[Positions, Positions]:
     first: dict[bytes, int] = {}
     repeats: list[int] = []
     firsts: list[int] = []
-    step = max(1, _HASH_BYTES // (4 * max(collection.rows.shape[1], 1)))
-    for start in range(0, len(collection), step):
-        rows = collection.rows[collection.columns[start : start + step]] + np.float32(0.0)
-        for position, row in enumerate(rows, start):
-            known = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), position)
-            if known != position:
-                repeats.append(position)
-                firsts.append(known)
+    for position, column in enumerate(collection.columns):
+        row = collection.rows[column] + np.float32(0.0)  # -0.0 is 0.0
+        known = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), position)
+        if known != position:
+            repeats.append(position)
+            firsts.append(known)
     return np.array(repeats, dtype=np.int64), np.array(firsts, dtype=np.int64)
 
 
@@ -206,12 +202,8 @@ class Queries:
 
     def answerable(self, relevance: Relevance) -> NDArray[np.bool_]:
         """Return (q,) bool: whether any image that is not left out shares a label with the query."""
-        answerable = np.zeros(len(self), dtype=np.bool_)
-        for number, (labels, left_out) in enumerate(zip(self.labels, self.left_out, strict=True)):
-            if labels:
-                certain = any(relevance.size(label) > len(left_out) for label in labels)
-                answerable[number] = certain or relevance.gains(labels, left_out).any()
-        return answerable
+        gains = (relevance.gains(*query) for query in zip(self.labels, self.left_out, strict=True))
+        return np.array([of_query.any() for of_query in gains], dtype=np.bool_)
 
     def take(self, numbers: NDArray[np.int64]) -> Queries:
         """Select some of the queries."""

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.evaluation.metrics import MAIN, NDCG_AT, PRECISION_AT, members
+from searchengine.analyse.evaluation.metrics import LEFT_OUT, MAIN, measured, members
 from searchengine.analyse.evaluation.results import ClassDifference, Comparison, Difference, Evaluation
 from searchengine.errors import QueryError
 
@@ -120,22 +120,8 @@ def without_each_group(
     removed = np.bincount(next_hit * GROUPS + groups[: len(next_hit)], minlength=count * GROUPS)
     removed = removed.reshape(count, GROUPS).cumsum(axis=0)  # (r, g): images removed at or before each hit
     kept = groups[hits][:, None] != np.arange(GROUPS)
-    places = np.where(kept, (hits + 1)[:, None] - removed, np.iinfo(np.int64).max)  # (r, g), ranks from 1
-    left = kept.sum(axis=0)  # (g,)
-    kept_gains = gains[:, None] * kept
-    best = -np.sort(-kept_gains, axis=0)[:NDCG_AT]
-    discount = np.log2(np.arange(2, len(best) + 2))[:, None]
-    gained = np.where(places <= NDCG_AT, kept_gains / np.log2(places + 1.0), 0.0).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        columns = [
-            *((places <= k).sum(axis=0) / k for k in PRECISION_AT),
-            *((places <= k).sum(axis=0) / left for k in recall_ks),
-            (kept.cumsum(axis=0) / places * kept).sum(axis=0) / left,
-            gained / (best / discount).sum(axis=0),
-        ]
-    measures = np.stack(columns, axis=1)
-    measures[left == 0] = np.nan
-    return measures
+    places = np.where(kept, (hits + 1)[:, None] - removed, LEFT_OUT)  # (r, g), ranks from 1
+    return measured(places, gains, recall_ks)
 
 
 def usable_groups(replicates: Values, of_query: NDArray[np.int64]) -> int:

@@ -21,15 +21,6 @@ from searchengine.analyse.evaluation.statistics import (
     without_each_group,
 )
 
-# what scipy.stats.t says: degrees of freedom -> 2 * sf(0.5), 2 * sf(2.5)
-EXPECTED = {
-    1: (0.7048327646991335, 0.24223788318168682),
-    2: (0.6666666666666667, 0.12961172022151082),
-    3: (0.651447964848151, 0.08770664700806556),
-    7: (0.6324071356892844, 0.04099221858575289),
-    24: (0.6216287223139866, 0.019654175116578784),
-}
-
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, GROUPS - 1)), min_size=1, max_size=60))
 def test_equals_a_ranking_without_them(images: list[tuple[int, int]]) -> None:
@@ -94,7 +85,5 @@ def test_students_t() -> None:
     assert t_p(margin(1.0, GROUPS), 1.0, GROUPS) == pytest.approx(0.05, abs=1e-5)
     assert t_p(-3.745398618, 1.0, GROUPS) == pytest.approx(0.001, rel=1e-3)
     assert [t_p(*one, GROUPS) for one in ((0.0, 1.0), (0.0, 0.0), (1.0, 0.0))] == [1.0, 1.0, 0.0]
-    for freedom, expected in EXPECTED.items():
-        assert [t_p(t, 1.0, freedom + 1) for t in (0.5, 2.5)] == pytest.approx(expected, rel=1e-9)
     for groups in range(2, GROUPS + 1):
         assert t_p(margin(3.0, groups), 3.0, groups) == pytest.approx(0.05, abs=1e-5)
