@@ -1,4 +1,4 @@
-"""Progress of long-running work: the protocol, a silent implementation, and a bar on stderr.
+"""Progress of long-running work: silent, or as a bar on stderr.
 
 Long functions take ``progress: Progress = QUIET`` and report to it::
 
@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 Say = Callable[[str], None]  # shows a message, as Progress.say does
 _MAX_SKIPPED_SHOWN = 20
 
 
-class Progress(Protocol):
-    """Receiver of the progress of long-running work."""
+class Progress:
+    """Receiver of the progress of long-running work. This one shows nothing; subclasses show some or all of it."""
 
     def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
         """Begin a step of ``total`` units, of which ``done`` are finished already; None if the total is unknown."""
@@ -37,26 +37,10 @@ class Progress(Protocol):
         """Show a message for the user."""
 
 
-class Quiet:
-    """Progress that is not shown; also a base class for implementations of only some of the methods."""
-
-    def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
-        """Do nothing."""
-
-    def advance(self, amount: int = 1) -> None:
-        """Do nothing."""
-
-    def skipped(self, path: str, reason: str) -> None:
-        """Do nothing."""
-
-    def say(self, sentence: str) -> None:
-        """Do nothing."""
+QUIET = Progress()
 
 
-QUIET = Quiet()
-
-
-class Bar:
+class Bar(Progress):
     """Progress as a tqdm bar on stderr; without a terminal, only messages and the names of steps are shown.
 
     Args:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from searchengine.extractors import ExtractorRecipe, ExtractorSpec
 from searchengine.images import DecodedImage, decode, resize
-from searchengine.progress import Quiet, Say
+from searchengine.progress import Progress, Say
 
 SPEC = ExtractorSpec("fake", None, "none", "none", "none", input_size=(2, 2), full_decode=True)
 OTHER_SPEC = replace(SPEC, layer="another")
@@ -54,7 +54,7 @@ class FakeRecipe(ExtractorRecipe):
         return self.loads()
 
 
-class Sentences(Quiet):
+class Sentences(Progress):
     """A progress that keeps what was said."""
 
     def __init__(self) -> None:

@@ -91,40 +91,22 @@ def stamps_of(index: Index, rows: Rows) -> NDArray[np.uint64]:
     return stamps
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """Numbers of images that are ``new``, ``changed`` or ``gone`` since; ``other``: the extractor or metric differs.
+def changes_since(sheet: Any, arrays: Arrays, rows: Rows, stamps: NDArray[np.uint64]) -> str:
+    """Say how many images were added, changed or removed since a map or grouping was stored; "" if none were.
 
-    A metric differs in this sense only if it changes whether features are scaled to length 1.
+    Another metric counts as a change only if it changes whether features are scaled to length 1.
     """
-
-    new: int
-    changed: int
-    gone: int
-    other: bool
-
-    @classmethod
-    def since(cls, sheet: Any, arrays: Arrays, rows: Rows, stamps: NDArray[np.uint64]) -> Changes:
-        """Compare the ``ids`` and ``stamps`` of a stored map or grouping with the current ones."""
-        _, unchanged = unchanged_images(arrays, rows, stamps)
-        common = len(np.intersect1d(arrays["ids"], rows.ids, assume_unique=True))
-        return cls(
-            new=len(rows) - common,
-            changed=common - len(unchanged),
-            gone=len(arrays["ids"]) - common,
-            other=not same_features(sheet, rows),
-        )
-
-    @property
-    def sentence(self) -> str:
-        """The changes in words; empty if there are none."""
-        if self.other:
-            return "It was made with another extractor or metric."
-        parts = [(self.new, "added"), (self.changed, "changed"), (self.gone, "removed")]
-        words = [f"{count} {'picture was' if count == 1 else 'pictures were'} {word}" for count, word in parts if count]
-        if not words:
-            return ""
-        return f"Since it was made, {' and '.join(words)}."
+    if not same_features(sheet, rows):
+        return "It was made with another extractor or metric."
+    _, unchanged = unchanged_images(arrays, rows, stamps)
+    common = len(np.intersect1d(arrays["ids"], rows.ids, assume_unique=True))
+    parts = [
+        (len(rows) - common, "added"),
+        (common - len(unchanged), "changed"),
+        (len(arrays["ids"]) - common, "removed"),
+    ]
+    words = [f"{count} {'picture was' if count == 1 else 'pictures were'} {word}" for count, word in parts if count]
+    return f"Since it was made, {' and '.join(words)}." if words else ""
 
 
 def same_features(sheet: Any, rows: Rows) -> bool:

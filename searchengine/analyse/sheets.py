@@ -7,7 +7,6 @@ that are missing, and deletes its own outdated sheets but no file of the user.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -180,9 +179,7 @@ class SheetFolder:
         except OSError as error:
             raise IndexingError(f"{folder} cannot be created: {error.strerror}.") from error
         self._folder = folder
-        self._lock = threading.Lock()
         self._drawn = self._read()
-        self._has_file: dict[int, bool] = {}  # by the id of an image
 
     def draw(self, sheets: Iterable[Sheet], progress: Progress) -> tuple[int, frozenset[int]]:
         """Draw the sheets that are not in the folder yet, in threads; IndexingError if one cannot be written.
@@ -201,7 +198,7 @@ class SheetFolder:
 
     def _draw(self, sheet: Sheet) -> tuple[bool, frozenset[int]]:
         key = sheet.key
-        absent = frozenset(entry.record.id for entry in sheet.entries if not self._file_exists(entry.record))
+        absent = frozenset(entry.record.id for entry in sheet.entries if not _file_exists(entry.record))
         drawn = self._drawn.get(sheet.name)
         # A sheet is drawn again if it lacked a picture that exists now.
         if drawn and drawn.key == key and drawn.missing <= absent and self._size(sheet.name) == drawn.bytes:
@@ -212,17 +209,8 @@ class SheetFolder:
             with replacing(file, durable=False) as part:
                 picture.save(part, "JPEG", quality=88)
             size = file.stat().st_size
-        with self._lock:
-            self._drawn[sheet.name] = DrawnSheet(key, size, missing)
+        self._drawn[sheet.name] = DrawnSheet(key, size, missing)
         return True, missing
-
-    def _file_exists(self, record: ImageRecord) -> bool:
-        if record.id not in self._has_file:
-            try:
-                self._has_file[record.id] = record.file is not None and record.file.is_file()
-            except OSError:
-                self._has_file[record.id] = False
-        return self._has_file[record.id]
 
     def remove_others(self, keep: Container[str]) -> int:
         """Delete all other sheets of earlier runs, but no other files, and return how many; IndexingError."""
@@ -239,10 +227,8 @@ class SheetFolder:
 
     def _save(self) -> None:
         file = self._folder / "sheets.json"
-        with self._lock:
-            data = _adapter().dump_json(self._drawn)
         with output_errors(file):
-            replace_bytes(file, data)
+            replace_bytes(file, _adapter().dump_json(self._drawn))
 
     def _read(self) -> dict[str, DrawnSheet]:
         with suppress(OSError, ValueError):  # without the record, all sheets are drawn again
@@ -256,6 +242,13 @@ class SheetFolder:
             return None if file.is_symlink() else file.stat().st_size
         except OSError:
             return None
+
+
+def _file_exists(record: ImageRecord) -> bool:
+    try:
+        return record.file is not None and record.file.is_file()
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=1)

@@ -20,7 +20,7 @@ from searchengine.extractors.networks import BuiltModel, cut, dtype_policy
 from searchengine.extractors.source import CLASSES, HDF5_SIGNATURE, ExtractorOptions, Head, NamedSource
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
 from searchengine.files import locked
-from searchengine.progress import Quiet, Say
+from searchengine.progress import Progress, Say
 
 if TYPE_CHECKING:
     import keras
@@ -197,7 +197,7 @@ def download(backbone: Backbone, file: PublishedWeights, say: Say) -> Path:
     return path
 
 
-class _Sentences(Quiet):
+class _Sentences(Progress):
     """Reports a download as an occasional sentence."""
 
     def __init__(self, say: Say) -> None:

@@ -16,7 +16,7 @@ from searchengine.analyse.evaluation import load_evaluation
 from searchengine.analyse.evaluation.results import EVALUATION, KeptEvaluation
 from searchengine.analyse.groups import GROUPS, GroupSheet, members
 from searchengine.analyse.map import MAP, MapSheet
-from searchengine.analyse.rows import Changes, Rows, remark, stamps_of
+from searchengine.analyse.rows import Rows, changes_since, remark, stamps_of
 from searchengine.derived import Cached, Derived, StoredData
 from searchengine.errors import IndexDamagedError
 from searchengine.index.protocol import Index
@@ -116,9 +116,9 @@ def _overview(index: Index) -> Overview:
     stamps = stamps_of(index, rows)
     records = {record.id: record for record in index.known(rows.ids.tolist())}
     if map_ is not None:
-        map_note = Changes.since(map_.sheet, map_.arrays, rows, stamps).sentence
+        map_note = changes_since(map_.sheet, map_.arrays, rows, stamps)
     if groups is not None:
-        groups_note = Changes.since(groups.sheet, groups.arrays, rows, stamps).sentence
+        groups_note = changes_since(groups.sheet, groups.arrays, rows, stamps)
     return Overview(
         map_note=map_note,
         groups_note=groups_note,

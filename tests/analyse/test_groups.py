@@ -12,7 +12,7 @@ from PIL import Image
 from searchengine.analyse import duplicates, groups
 from searchengine.analyse.duplicates import duplicates_of
 from searchengine.analyse.groups import GROUPS, Clusters, GroupOptions, clusters_of, make_groups
-from searchengine.analyse.rows import Changes, Rows, principal_components, stamps_of
+from searchengine.analyse.rows import Rows, changes_since, principal_components, stamps_of
 from searchengine.cli import main
 from searchengine.errors import IndexingError, QueryError
 from tests.analyse.filled import fill, rows_of
@@ -177,8 +177,8 @@ def test_changes_during_the_computation_count_as_changes(tmp_path: Path, monkeyp
     kept = GROUPS.load(index.folder)
     assert kept is not None
     rows = Rows.of(index.state())
-    changes = Changes.since(kept.sheet, kept.arrays, rows, stamps_of(index, rows))
-    assert changes == Changes(new=0, changed=1, gone=0, other=False)
+    changes = changes_since(kept.sheet, kept.arrays, rows, stamps_of(index, rows))
+    assert changes == "Since it was made, 1 picture was changed."
     index.close()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +17,11 @@ from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError, QueryError
 from searchengine.exchange import import_features
-from searchengine.index.distances import MEASURES
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import METRICS
 from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
-from searchengine.progress import Quiet
+from searchengine.progress import Progress
 from tests.fakes import picture
 from tests.index.test_metrics import naive_distance
 
@@ -76,48 +74,6 @@ def test_many_equal_images_are_each_others_neighbours(tmp_path: Path) -> None:
     index.close()
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_few_distances_to_equal_rows_are_computed(metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 equal rows are nearer to each of 200 others than those are to each other."""
-    random = np.random.default_rng(5)
-    rows = np.zeros((300, 128), dtype=np.float32)
-    rows[:, 0] = 10
-    rows += random.standard_normal(rows.shape).astype(np.float32) / 10
-    rows[::3] = [10.5, *[0.0] * 127]
-    rows[::6, 1] = -0.0
-    rows[1:31:3] = rows[1]  # more than the neighbours of one
-    rows[32:41:3] = rows[32]  # and less
-    ids = random.permutation(900)[:300] + 1
-    index = indexed(tmp_path, rows, ids=ids)
-    with IndexWriter.open(tmp_path / "index") as writer:
-        writer.commit(Batch(removed=np.sort(ids[::3])[[0, 2]].tolist()))
-    measure, measured = MEASURES[metric], []
-    distances_of = measure.distances
-
-    def counted(self: Any, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        measured.append(len(positions))
-        return distances_of(self, positions, query)
-
-    monkeypatch.setattr(measure, "distances", counted)
-    state = index.state()
-    blocks = list(whole_set(state, 5, state.searcher(metric)))
-    assert sum(measured) < 300 * 20
-    alone = state.searcher(metric)
-    row_of = {int(id_): row for row, id_ in enumerate(state.ids)}
-    for block in blocks:
-        for id_, neighbours, distances in block.lines():
-            (nearest,) = alone.nearest(np.asarray(state.rows[[row_of[id_]]]), 300)
-            others = [
-                (distance, other)
-                for other, distance in zip(
-                    state.ids[nearest.positions].tolist(), nearest.distances.tolist(), strict=True
-                )
-                if other != id_
-            ]
-            assert list(zip(distances, neighbours, strict=True)) == sorted(others)[:5]
-    index.close()
-
-
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_the_table(kind: str, tmp_path: Path) -> None:
     if kind == "parquet":
@@ -166,7 +122,7 @@ def test_a_failed_run_keeps_the_old_table(tmp_path: Path, monkeypatch: pytest.Mo
     index.close()
 
 
-class _Stopped(Quiet):
+class _Stopped(Progress):
     def advance(self, amount: int = 1) -> None:
         raise KeyboardInterrupt
 

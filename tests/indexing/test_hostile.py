@@ -7,12 +7,12 @@ from pathlib import Path
 from searchengine.engine import open_index
 from searchengine.indexing import update_index
 from searchengine.indexing.verify import verify
-from searchengine.progress import Quiet
+from searchengine.progress import Progress
 from tests.fakes import FakeExtractor
 from tests.images.hostile import make_hostile
 
 
-class SkippedNames(Quiet):
+class SkippedNames(Progress):
     """A progress that records the skipped files."""
 
     def __init__(self) -> None:

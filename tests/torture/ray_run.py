@@ -21,7 +21,7 @@ from searchengine.index.storage import storage_of
 from searchengine.indexing import IndexingOptions, Summary
 from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.run import update_with
-from searchengine.progress import Bar, Progress, Quiet, Say
+from searchengine.progress import Bar, Progress, Say
 from tests.extractors.tiny import SPEC
 
 KILLER = b"killer"  # at the end of a file
@@ -56,7 +56,7 @@ def run(photos: Path, index: Address, progress: Progress | None = None, seconds:
     """Index photos with the tiny model, which must be in the cache."""
     recipe = FragileRecipe(SPEC, precision=options.get("precision", "auto"), seconds=seconds)
     extractor = RunExtractor(recipe, print)
-    return update_with(extractor, [photos], storage_of(index), IndexingOptions(**options), progress or Quiet())
+    return update_with(extractor, [photos], storage_of(index), IndexingOptions(**options), progress or Progress())
 
 
 if __name__ == "__main__":

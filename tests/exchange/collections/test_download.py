@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from searchengine.download import Client, DownloadError, Resource
-from searchengine.progress import Quiet
+from searchengine.progress import Progress
 from tests.exchange.collections.conftest import Publisher
 
 DATA = random.Random(1).randbytes(300_000)
@@ -158,7 +158,7 @@ def test_a_full_disk(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_progress_adds_up(publisher: Publisher, tmp_path: Path) -> None:
-    class Counting(Quiet):
+    class Counting(Progress):
         total: int | None = None
         done = 0
 

@@ -13,6 +13,7 @@ from PIL import Image
 from searchengine.extractors import ExtractorSpec
 from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras
+from searchengine.progress import Progress
 
 SIZE = 16
 CLASSES = ("blue", "green", "red")
@@ -60,7 +61,7 @@ def spec_of(file: Path, layer: str | None = "mean") -> ExtractorSpec:
     )
 
 
-class Recorder:
+class Recorder(Progress):
     """A ``Progress`` that records everything; ``after`` is called with the number of each epoch."""
 
     def __init__(self, after: Callable[[int], None] = lambda epoch: None) -> None:
