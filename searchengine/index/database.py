@@ -6,7 +6,6 @@ import contextlib
 import errno
 import mmap
 import os
-import re
 import shutil
 import sqlite3
 import tempfile
@@ -208,23 +207,14 @@ def shares_memory(folder: Path) -> bool:
 
 
 def _file_system(folder: Path) -> str:
-    """Return the type of a folder's file system on Linux, "" elsewhere."""
-    try:
-        return _file_system_in(Path("/proc/self/mountinfo").read_bytes(), os.fsencode(folder.resolve()))
-    except OSError:
-        return ""
-
-
-def _file_system_in(mounts: bytes, place: bytes) -> str:
-    """Return the type of a path's file system from the text of mountinfo (proc(5)); later mounts hide earlier ones."""
-    name, longest = "", 0
-    for line in mounts.splitlines():
-        before, _, after = line.partition(b" - ")
-        escaped = before.split()[4].rstrip(b"/")
-        point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), escaped)
-        if len(point) >= longest and (place == point or place.startswith(point + b"/")):
-            name, longest = after.split()[0].decode(), len(point)
-    return name
+    """Return the type of a folder's file system on Linux, from proc(5), and "" elsewhere."""
+    with contextlib.suppress(OSError), Path("/proc/self/mountinfo").open("rb") as mounts:
+        device = folder.stat().st_dev
+        for mount in mounts:
+            before, _, after = mount.partition(b" - ")
+            if before.split()[2] == b"%d:%d" % (os.major(device), os.minor(device)):
+                return after.split()[0].decode()
+    return ""
 
 
 def _tested(connection: sqlite3.Connection) -> sqlite3.Connection:

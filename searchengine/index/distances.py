@@ -8,10 +8,10 @@ In practice it grows like the square root of d, but the bound is what makes the 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,47 +35,48 @@ Norms = NDArray[np.float64]
 Rough = NDArray[np.float32]
 
 
-class Measure(Protocol):
+class Measure(ABC):
     """One metric over one matrix of rows; a row whose squared norm is infinite is excluded."""
 
-    rows: Rows
+    def __init__(self, rows: Rows, squared_norms: Norms) -> None:
+        self.rows = rows
+        self.dimension = int(rows.shape[1])
+        # (n,) float32, added to rough values to put excluded rows last
+        self.penalty = np.where(np.isfinite(squared_norms), 0.0, np.inf).astype(np.float32)
 
+    @abstractmethod
     def rough(self, queries: Rows) -> Iterator[Rough]:
         """Yield the rough values of each of (m, d) float32 queries: (n,) float32, infinite for excluded rows."""
-        ...
 
+    @abstractmethod
     def limit(self, kth: float, query: NDArray[np.float64]) -> float:
         """Return an upper bound of the rough values of the k nearest rows, if k rows have one of at most ``kth``.
 
         The bound is infinite or NaN if the rough values are of no use.
         """
-        ...
 
     def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
-        """Return the rough value of a row at a distance, up to rounding."""
-        ...
+        """Return the rough value of a row at a distance, up to rounding: by default, the distance."""
+        return distance
 
+    @abstractmethod
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         """Return (b, c) float64 values that order the rows at (c,) positions as the distances from (b, d) queries do.
 
         The second result is a bound of their error, which is small if queries and rows are close together.
         """
-        ...
 
+    @abstractmethod
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the (c,) float64 distances of the rows at (c,) positions, computed in float64."""
-        ...
 
 
-class _Products:
+class _Products(Measure):
     """The part common to metrics that are computed from inner products."""
 
     def __init__(self, rows: Rows, squared_norms: Norms) -> None:
-        self.rows = rows
-        self.dimension = int(rows.shape[1])
-        included = np.isfinite(squared_norms)
-        self.norms = np.sqrt(np.where(included, squared_norms, 0.0))  # (n,) float64
-        self.penalty = np.where(included, 0.0, np.inf).astype(np.float32)  # (n,), added to put excluded rows last
+        super().__init__(rows, squared_norms)
+        self.norms = np.sqrt(np.where(np.isfinite(squared_norms), squared_norms, 0.0))  # (n,) float64
         self.largest = float(self.norms.max(initial=0.0))
 
     def products(self, queries: Rows) -> Iterator[Rough]:
@@ -159,9 +160,6 @@ class InnerProduct(_Products):
         length = float(np.linalg.norm(query))
         return kth + 2.0 * self.rounding(length) + 4.0 * _EPS64 * self.dimension * length * self.largest
 
-    def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
-        return distance
-
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         longest = float(np.linalg.norm(queries, axis=1).max())
         values = -(queries @ self.rows[positions].astype(np.float64).T)  # (b, d) @ (d, c)
@@ -226,13 +224,8 @@ class Cosine(_Products):
         return distances
 
 
-class Manhattan:
+class Manhattan(Measure):
     """The sum of |q_i - x_i|, from differences of a chunk of rows at a time; only the sums are left to BLAS."""
-
-    def __init__(self, rows: Rows, squared_norms: Norms) -> None:
-        self.rows = rows
-        self.dimension = int(rows.shape[1])
-        self.penalty = np.where(np.isfinite(squared_norms), 0.0, np.inf).astype(np.float32)
 
     def rough(self, queries: Rows) -> Iterator[Rough]:
         values = np.empty((len(queries), len(self.rows)), dtype=np.float32)
@@ -257,9 +250,6 @@ class Manhattan:
             return np.inf
         return (kth + self.dimension * _TINY) * (1.0 + relative) / (1.0 - relative) + self.dimension * _TINY
 
-    def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
-        return distance
-
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         return np.stack([self.distances(positions, query) for query in queries]), 0.0
 
@@ -271,7 +261,7 @@ class Manhattan:
         return distances
 
 
-MEASURES: dict[str, type[Euclidean] | type[Cosine] | type[Manhattan] | type[InnerProduct]] = {
+MEASURES: dict[str, type[Measure]] = {
     metrics.EUCLIDEAN: Euclidean,
     metrics.COSINE: Cosine,
     metrics.MANHATTAN: Manhattan,

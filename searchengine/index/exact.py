@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import QueryError
-from searchengine.index.distances import MEASURES, Measure
+from searchengine.index.distances import MEASURES
 from searchengine.index.filters import Cursor
 from searchengine.index.metrics import EUCLIDEAN, check_metric
 
@@ -62,7 +62,7 @@ class Searcher:
             ids: (n,) int64, distinct among the rows that are not excluded.
             positions: (n,) int64, the positions to report for the rows; None for 0, 1, ...
         """
-        self._measure: Measure = MEASURES[check_metric(metric)](np.asarray(rows), squared_norms)
+        self._measure = MEASURES[check_metric(metric)](np.asarray(rows), squared_norms)
         self._rows = rows.shape[0]
         self._matrix, self._metric = rows, metric
         self._squared_norms, self._ids, self._positions = squared_norms, ids, positions

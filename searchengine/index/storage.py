@@ -175,7 +175,8 @@ def _acquire(folder: Path) -> contextlib.ExitStack:
                 f"Another run is writing to {folder}{_holder(folder)}. Wait for it to end, then run the command again."
             ) from error
         except OSError as error:
-            if not tries_left or not _has_vanished(folder, error):
+            # If another run removes the folder or a parent while it is made, mkdir may also say that it exists.
+            if not tries_left or not isinstance(error, FileNotFoundError | FileExistsError):
                 raise IndexingError(
                     f"The index folder {folder} cannot be written to ({error.strerror}). Check the path and its "
                     "permissions."
@@ -183,15 +184,6 @@ def _acquire(folder: Path) -> contextlib.ExitStack:
         else:
             break
     return lock
-
-
-def _has_vanished(folder: Path, error: OSError) -> bool:
-    """Return whether the folder or a parent was removed while it was made: mkdir says it exists, but it does not."""
-    if isinstance(error, FileNotFoundError):
-        return True
-    return isinstance(error, FileExistsError) and all(
-        place.is_dir() or not os.path.lexists(place) for place in (folder, *folder.parents)
-    )
 
 
 def _holder(folder: Path) -> str:

@@ -121,28 +121,12 @@ def test_network_disks_are_recognised_by_their_type(tmp_path: Path, monkeypatch:
     assert not database.shares_memory(tmp_path)
 
 
-_MOUNTS = rb"""
-21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
-40 21 0:30 / /mnt/share rw,relatime shared:5 - autofs systemd-1 rw,fd=45
-41 40 0:31 / /mnt/share rw,relatime shared:6 - nfs4 server:/photos rw,vers=4.2
-42 21 0:32 / /mnt/my\040old\134disk rw,relatime - cifs //server/old rw
-43 21 0:33 / /mnt/share-2 rw - tmpfs tmpfs rw
-""".strip()
-
-
-@pytest.mark.parametrize(
-    ("place", "name"),
-    [
-        (b"/", "ext4"),
-        (b"/home/me", "ext4"),
-        (b"/mnt/share", "nfs4"),  # mounted over an autofs mount point
-        (b"/mnt/share/index", "nfs4"),
-        (b"/mnt/share-2/index", "tmpfs"),
-        (b"/mnt/my old\\disk/index", "cifs"),
-    ],
-)
-def test_the_file_system_of_a_folder(place: bytes, name: str) -> None:
-    assert database._file_system_in(_MOUNTS, place) == name
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="the type of a file system is read from /proc")
+def test_the_file_system_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/proc")
+    assert database._file_system(Path("/proc")) == database._file_system(tmp_path / "link" / "self") == "proc"
+    assert database._file_system(tmp_path) != "proc"
+    assert database._file_system(tmp_path / "missing") == ""
 
 
 @pytest.fixture

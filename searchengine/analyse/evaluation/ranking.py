@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from searchengine.analyse.evaluation import metrics
 from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.statistics import GROUPS, without_each_group
-from searchengine.index.distances import MEASURES, Measure
+from searchengine.index.distances import MEASURES
 from searchengine.index.metrics import check_metric
 from searchengine.processors import processors
 
@@ -83,7 +83,7 @@ class Ranker:
     def __init__(self, collection: Collection, metric: str) -> None:
         """Prepare to rank by ``metric``; UnknownNameError if there is no such metric."""
         self._collection = collection
-        self._measure: Measure = MEASURES[check_metric(metric)](collection.rows, collection.squared_norms)
+        self._measure = MEASURES[check_metric(metric)](collection.rows, collection.squared_norms)
         self._numbers = np.arange(len(collection), dtype=np.int64)
         norms = collection.squared_norms
         nonzero = np.isfinite(norms) & (norms > 0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from searchengine.address import MilvusAddress
@@ -74,14 +76,7 @@ class Connection:
     def each_row(self, where: str, fields: Sequence[str], at_once: int = MOST_ROWS) -> Iterator[Row]:
         """Yield all rows that match, by place."""
         most = _FEATURES_AT_ONCE if schema.FEATURE in fields else MOST_ROWS
-        at_once, last = max(1, min(at_once, most)), -1
-        while True:
-            rows = self._query(self.images, f"({where}) and place > {last}", ["place", *fields], limit=at_once)
-            rows = sorted(rows, key=lambda row: int(row["place"]))
-            yield from rows
-            if len(rows) < at_once:
-                return
-            last = rows[-1]["place"]
+        return self._each_row(self.images, where, "place", fields, max(1, min(at_once, most)))
 
     def count(self, where: str) -> int:
         """Return the number of rows that match."""
@@ -113,15 +108,7 @@ class Connection:
 
     def skipped(self) -> Iterator[str]:
         """Yield the texts of the rows of all skipped files."""
-        last = ""
-        while True:
-            where = f"{_SKIPPED} and key > {quoted(last)}"
-            rows = self._query(self.whole, where, ["key", "text"], limit=MOST_ROWS)
-            rows = sorted(rows, key=lambda row: str(row["key"]))
-            yield from (str(row["text"]) for row in rows)
-            if len(rows) < MOST_ROWS:
-                return
-            last = rows[-1]["key"]
+        return (str(row["text"]) for row in self._each_row(self.whole, _SKIPPED, "key", ["text"], MOST_ROWS))
 
     def put_about(self, texts: Mapping[str, str]) -> None:
         """Write texts to rows of the second collection, by key."""
@@ -148,6 +135,17 @@ class Connection:
                 )
             )
         )
+
+    def _each_row(self, name: str, where: str, key: str, fields: Sequence[str], at_once: int) -> Iterator[Row]:
+        """Yield all rows that match, by primary key; they are requested ``at_once`` at a time."""
+        after = where
+        while True:
+            rows = self._query(name, after, [key, *fields], limit=at_once)
+            rows = sorted(rows, key=itemgetter(key))
+            yield from rows
+            if len(rows) < at_once:
+                return
+            after = f"({where}) and {key} > {json.dumps(rows[-1][key])}"
 
     def _upsert(self, name: str, rows: Sequence[Row], at_once: int) -> None:
         for start in range(0, len(rows), at_once):
