@@ -6,7 +6,7 @@ Start reading at ``decoding``: a file is recognised (``formats``), opened (``ope
 """
 
 from searchengine.images.decoding import DECODING, DecodedImage, decode, full_jpeg, read_image, thumbnail
-from searchengine.images.finding import LINKS_OUT, FoundFile, LeftOut, Unreadable, Walk, find
+from searchengine.images.finding import LINKS_OUT, FoundFile, LeftOut, Unreadable, Walk
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
 from searchengine.images.isolation import MAX_PIXELS
 from searchengine.images.resizing import FILTERS, WHOLE, Part, Pixels, Resizing, average_colour, resize
@@ -28,7 +28,6 @@ __all__ = [
     "Walk",
     "average_colour",
     "decode",
-    "find",
     "full_jpeg",
     "read_image",
     "resize",

@@ -87,36 +87,6 @@ class LeftOut:
     is_folder: bool
 
 
-def find(
-    root: Path,
-    *,
-    exclude: Sequence[str] = (),
-    skip: Sequence[Path] = (),
-    default_excludes: bool = True,
-    follow_links: bool = False,
-) -> Walk:
-    """Yield every regular file below ``root`` that may be an image, in byte order of the paths.
-
-    Skipped silently: files with the extension of another format (``.txt``, ``.mp4``, ...), pipes, sockets and devices,
-    whatever matches one of the ``exclude`` patterns (shell style, on the relative path or on the name alone), and the
-    folders in ``skip``.
-
-    With ``default_excludes``, hidden files and folders (``.name``) are skipped too, and folders that other programs put
-    among photos: recycle bins, snapshots, thumbnails, folders with a ``.nomedia`` file. Links that lead out of ``root``
-    are followed only with ``follow_links``. All of these are listed in ``Walk.left_out``. A link to a folder below
-    ``root``, or to a folder already visited, is never followed.
-
-    For a folder that cannot be read, or a broken link, Unreadable is yielded and the search continues. Raises
-    IndexingError at once if ``root`` is missing, not a folder, or cannot be read.
-    """
-    top = os.fsencode(root)
-    with folder_errors(root):
-        entries = _entries(top)
-        place = _place(root.stat())
-    rules = _Rules(exclude, skip, default_excludes=default_excludes, follow_links=follow_links)
-    return Walk(top, place, entries, rules)
-
-
 @contextmanager
 def folder_errors(folder: Path) -> Iterator[None]:
     """Turn an OSError about an image folder into an IndexingError."""
@@ -130,35 +100,6 @@ def folder_errors(folder: Path) -> Iterator[None]:
         raise IndexingError(f"{folder} is not a folder. Give the folder that holds the images.") from error
     except OSError as error:
         raise IndexingError(f"The image folder {folder} cannot be read: {error.strerror}.") from error
-
-
-class _Rules:
-    """The rules for names and paths that are skipped."""
-
-    def __init__(
-        self, exclude: Sequence[str], skip: Sequence[Path], *, default_excludes: bool, follow_links: bool
-    ) -> None:
-        self.default_excludes = default_excludes
-        self.follow_links = follow_links
-        self.skipped = {_place(folder.stat()) for folder in skip if folder.exists()}
-        wanted = [pattern.removeprefix("./").rstrip("/") for pattern in exclude]
-        wanted += [pattern.removeprefix("**/") for pattern in wanted if pattern.startswith("**/")]
-        self._excluded = re.compile("|".join(map(fnmatch.translate, wanted))) if wanted else None
-
-    def excludes(self, path: bytes, name: bytes) -> bool:
-        """Return whether one of the given patterns matches."""
-        pattern = self._excluded
-        return pattern is not None and any(pattern.match(os.fsdecode(text)) for text in (path, name))
-
-    def left_out_as(self, path: bytes, name: bytes) -> str | None:
-        """Return the kind of a file or folder that other programs put among photos; None for anything else."""
-        if not self.default_excludes:
-            return None
-        text = os.fsdecode(name).lower()
-        match = _LEFT_OUT_NAMES.match(text)
-        if match is None and text in _LAST_OF_PATHS:
-            match = _LEFT_OUT_PATHS.match(os.fsdecode(path).lower())
-        return _KINDS[match.lastindex - 1] if match is not None and match.lastindex else None
 
 
 _KINDS = tuple(_DEFAULT_EXCLUDES)
@@ -178,16 +119,43 @@ _LAST_OF_PATHS = {pattern.rpartition("/")[2] for pattern in _DERIVATIVES.split()
 
 
 class Walk(Iterator[FoundFile | Unreadable]):
-    """An iterator over the files of a folder.
+    """An iterator over every regular file below ``root`` that may be an image, in byte order of the paths.
+
+    Skipped silently: files with the extension of another format (``.txt``, ``.mp4``, ...), pipes, sockets and devices,
+    whatever matches one of the ``exclude`` patterns (shell style, on the relative path or on the name alone), and the
+    folders in ``skip``.
+
+    With ``default_excludes``, hidden files and folders (``.name``) are skipped too, and folders that other programs put
+    among photos: recycle bins, snapshots, thumbnails, folders with a ``.nomedia`` file. Links that lead out of ``root``
+    are followed only with ``follow_links``. A link to a folder below ``root``, or to a folder already visited, is never
+    followed. For a folder that cannot be read, or a broken link, Unreadable is yielded and the search continues.
 
     At the end, ``left_out`` lists what was left out by default, and ``mounts`` the folders where another file system
     begins, b"" if the folder itself is a mount point.
+
+    Raises IndexingError at once if ``root`` is missing, not a folder, or cannot be read.
     """
 
-    def __init__(self, top: bytes, place: _Place, entries: list[os.DirEntry[bytes]], rules: _Rules) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        exclude: Sequence[str] = (),
+        skip: Sequence[Path] = (),
+        default_excludes: bool = True,
+        follow_links: bool = False,
+    ) -> None:
+        top = os.fsencode(root)
+        with folder_errors(root):
+            entries = _entries(top)
+            place = _place(root.stat())
         self.left_out: list[LeftOut] = []
         self.mounts: list[bytes] = []
-        self._rules = rules
+        self._default_excludes, self._follow_links = default_excludes, follow_links
+        self._skipped = {_place(folder.stat()) for folder in skip if folder.exists()}
+        patterns = [pattern.removeprefix("./").rstrip("/") for pattern in exclude]
+        patterns += [pattern.removeprefix("**/") for pattern in patterns if pattern.startswith("**/")]
+        self._excluded = re.compile("|".join(map(fnmatch.translate, patterns))) if patterns else None
         self._real_top = os.path.realpath(top)
         self._top_name = os.path.basename(self._real_top)  # noqa: PTH119  (bytes)
         self._visited = {place}
@@ -201,7 +169,12 @@ class Walk(Iterator[FoundFile | Unreadable]):
     def excludes(self, path: bytes) -> bool:
         """Return whether one of the given patterns excludes a file, or a folder that contains it."""
         parts = path.split(b"/")
-        return any(self._rules.excludes(b"/".join(parts[: i + 1]), part) for i, part in enumerate(parts))
+        return any(self._matches(b"/".join(parts[: i + 1]), part) for i, part in enumerate(parts))
+
+    def _matches(self, path: bytes, name: bytes) -> bool:
+        """Return whether one of the given patterns matches."""
+        pattern = self._excluded
+        return pattern is not None and any(pattern.match(os.fsdecode(text)) for text in (path, name))
 
     def _walk(self, entries: list[os.DirEntry[bytes]], device: int) -> Iterator[FoundFile | Unreadable]:
         """Walk depth first, with an explicit stack because folders may nest deeper than Python's recursion limit."""
@@ -213,7 +186,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
                 stack.pop()
                 continue
             path = prefix + entry.name
-            if self._rules.excludes(path, entry.name):
+            if self._matches(path, entry.name):
                 continue
             try:
                 if not entry.is_dir():
@@ -235,26 +208,36 @@ class Walk(Iterator[FoundFile | Unreadable]):
     def _below(self, folder: os.DirEntry[bytes], path: bytes, device: int) -> list[os.DirEntry[bytes]] | None:
         """Return the entries of a folder, whose parent is on a device; None if it is not to be visited."""
         place = _place(folder.stat())
-        if place in self._rules.skipped or self._is_left_out(folder, path) or not self._is_new(folder, place):
+        if place in self._skipped or self._is_left_out(folder, path) or not self._is_new(folder, place):
             return None
         if place[0] != device:
             self.mounts.append(path)
         below = _entries(folder.path)
-        if self._rules.default_excludes and any(entry.name == b".nomedia" for entry in below):
+        if self._default_excludes and any(entry.name == b".nomedia" for entry in below):
             self.left_out.append(LeftOut(path, _NO_MEDIA, is_folder=True))
             return None
         return below
 
     def _is_left_out(self, entry: os.DirEntry[bytes], path: bytes) -> bool:
-        kind = self._rules.left_out_as(self._top_name + b"/" + path, entry.name)
-        if kind is None and self._rules.default_excludes and entry.name.startswith(b"."):
-            kind = _HIDDEN
-        if kind is None and not self._rules.follow_links and _is_link(entry):
-            kind = None if self._is_below_top(os.path.realpath(entry.path)) else LINKS_OUT
-        if kind is None:
-            return False
-        self.left_out.append(LeftOut(path, kind, entry.is_dir()))
-        return True
+        kind = self._kind_left_out(entry, path)
+        if kind is not None:
+            self.left_out.append(LeftOut(path, kind, entry.is_dir()))
+        return kind is not None
+
+    def _kind_left_out(self, entry: os.DirEntry[bytes], path: bytes) -> str | None:
+        """Return the kind of a file or folder that is left out by default; None for any other."""
+        if self._default_excludes:
+            name = os.fsdecode(entry.name).lower()
+            match = _LEFT_OUT_NAMES.match(name)
+            if match is None and name in _LAST_OF_PATHS:
+                match = _LEFT_OUT_PATHS.match(os.fsdecode(self._top_name + b"/" + path).lower())
+            if match is not None and match.lastindex:
+                return _KINDS[match.lastindex - 1]
+            if name.startswith("."):
+                return _HIDDEN
+        if not self._follow_links and _is_link(entry) and not self._is_below_top(os.path.realpath(entry.path)):
+            return LINKS_OUT
+        return None
 
     def _is_below_top(self, real: bytes) -> bool:
         return real == self._real_top or real.startswith(self._real_top.rstrip(_SEPARATOR) + _SEPARATOR)

@@ -8,12 +8,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import path_from_text, path_to_text
 from searchengine.indexing.label_files import LabelFile, as_text, read_label_file
-from searchengine.indexing.scan import Root, readable
+from searchengine.indexing.scan import Labels, Root, readable
 
 FOLDER, NONE = "folder", "none"
 _LABEL_PHOTOS = (
@@ -30,26 +29,6 @@ _UPLOADED = re.compile("^[0-9a-f]{8}-")  # what Label Studio puts before the nam
 def how_to_label(spec: ExtractorSpec) -> str:
     """Return advice on how to label an index of photos, or of imported features."""
     return _LABEL_FEATURES if spec.is_imported else _LABEL_PHOTOS
-
-
-class Labels(Protocol):
-    """A source of labels."""
-
-    @property
-    def recorded(self) -> str:
-        """The entry of the manifest, from which ``labels_from`` makes the source again."""
-        ...
-
-    def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
-        """Return the labels of each file, the most important first.
-
-        ``several``: the index has more than one image folder.
-        """
-        ...
-
-    def remark(self) -> str | None:
-        """Return what the user should know once all files have been looked up, if anything."""
-        return None
 
 
 def labels_from(choice: str) -> Labels:

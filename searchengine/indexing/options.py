@@ -18,7 +18,7 @@ class IndexingOptions:
         precision: "auto", "float32" or "bfloat16".
         runtime: "auto", "openvino" or "keras".
         exclude: patterns of files and folders to leave out.
-        default_excludes: leave out hidden files, and files that other programs put among photos (``images.find``).
+        default_excludes: leave out hidden files, and files that other programs put among photos (``images.Walk``).
         follow_links: follow links that lead out of the image folders.
         check_content: read every file, even if its size and times are unchanged.
         labels: "folder", "none" or a file, see ``indexing.labels``. None uses the choice of the last run, or "folder".

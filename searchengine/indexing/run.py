@@ -15,7 +15,7 @@ from searchengine.address import AnyAddress
 from searchengine.derived import timestamp
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
 from searchengine.extractors import Extractor, cache
-from searchengine.images import DECODING, Walk, find
+from searchengine.images import DECODING, Walk
 from searchengine.index import metrics
 from searchengine.index.approximate import load_faiss
 from searchengine.index.metrics import check_metric
@@ -252,7 +252,7 @@ class _Run:
             known = {place: image.without_ctime() for place, image in known.items()}
         plan = make_plan(
             [(root, self._find(root.folder)) for root in roots],
-            labels.of,
+            labels,
             IndexContents(known, store.skipped(), retry=is_older),
             options,
         )
@@ -302,7 +302,7 @@ class _Run:
 
     def _find(self, folder: Path) -> Walk:
         options = self.options
-        return find(
+        return Walk(
             folder,
             exclude=(options.exclude,) if isinstance(options.exclude, str) else options.exclude,
             skip=[self.index_dir.absolute()],

@@ -272,17 +272,29 @@ class IndexContents:
     retry: bool = False
 
 
-class LabelsOf(Protocol):
-    """A function that gives the labels of files: ``Labels.of`` in ``indexing.labels``."""
+class Labels(Protocol):
+    """A source of labels; ``indexing.labels`` has its implementations."""
 
-    def __call__(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
-        """Return the labels of each file; ``several``: the index has more than one image folder."""
+    @property
+    def recorded(self) -> str:
+        """The entry of the manifest, from which ``labels_from`` makes the source again."""
         ...
+
+    def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
+        """Return the labels of each file, the most important first.
+
+        ``several``: the index has more than one image folder.
+        """
+        ...
+
+    def remark(self) -> str | None:
+        """Return what the user should know once all files have been looked up, if anything."""
+        return None
 
 
 def make_plan(
     walks: Sequence[tuple[Root, Walk]],
-    labels_of: LabelsOf,
+    labels: Labels,
     contents: IndexContents | None = None,
     options: IndexingOptions | None = None,
 ) -> Plan:
@@ -290,7 +302,7 @@ def make_plan(
 
     Args:
         walks: each image folder, with the walk that finds its files.
-        labels_of: gives the labels of the files.
+        labels: the labels of the files.
         contents: what the index holds already.
         options: the options of the run. With a ``limit``, no file counts as missing.
     """
@@ -299,8 +311,8 @@ def make_plan(
     files = _walked(plan, options.limit)
     plan.total = len(files)
     missing, gone = dict(contents.images), dict(contents.skipped)
-    labels = labels_of([(root, file.path) for root, file in files], several=len(walks) > 1)
-    for (root, file), wanted in zip(files, labels, strict=True):
+    labels_of_files = labels.of([(root, file.path) for root, file in files], several=len(walks) > 1)
+    for (root, file), wanted in zip(files, labels_of_files, strict=True):
         place, absolute = (root.id, file.path), joined(bytes(root.folder), file.path)
         image, refused = missing.pop(place, None), gone.pop(place, None)
         if image is not None and not options.check_content and _is_unchanged(image, file):

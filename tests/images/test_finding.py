@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from searchengine.errors import IndexingError
-from searchengine.images import LINKS_OUT, FoundFile, LeftOut, Unreadable, find
+from searchengine.images import LINKS_OUT, FoundFile, LeftOut, Unreadable, Walk
 
 
 def make(root: Path, *names: str | bytes) -> None:
@@ -23,14 +23,14 @@ def make(root: Path, *names: str | bytes) -> None:
 
 
 def paths(root: Path, *, exclude: tuple[str, ...] = (), skip: tuple[Path, ...] = ()) -> list[bytes]:
-    return [file.path for file in find(root, exclude=exclude, skip=skip)]
+    return [file.path for file in Walk(root, exclude=exclude, skip=skip)]
 
 
 def test_size_and_time(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg")
     os.utime(tmp_path / "a.jpg", ns=(1, 1_700_000_000_123_456_789))
     changed = (tmp_path / "a.jpg").stat().st_ctime_ns
-    assert list(find(tmp_path)) == [FoundFile(b"a.jpg", 3, 1_700_000_000_123_456_789, changed)]
+    assert list(Walk(tmp_path)) == [FoundFile(b"a.jpg", 3, 1_700_000_000_123_456_789, changed)]
 
 
 def test_an_empty_folder_and_empty_files(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_files_of_other_programs_are_left_out(tmp_path: Path) -> None:
         "thumbs up.jpg",
     ]
     make(tmp_path, *kept)
-    walk = find(tmp_path)
+    walk = Walk(tmp_path)
     assert [os.fsdecode(file.path) for file in walk] == kept
     assert {(os.fsdecode(item.path), item.kind) for item in walk.left_out} == {
         *((folder, kind) for kind, folders in kinds.items() for folder in folders),
@@ -106,10 +106,10 @@ def test_files_of_other_programs_are_left_out(tmp_path: Path) -> None:
         ("SYNOPHOTO_THUMB_M.jpg", "thumbnails and previews"),
         (".hidden.jpg", "hidden files and folders"),
     }
-    everything = [os.fsdecode(file.path) for file in find(tmp_path, default_excludes=False)]
+    everything = [os.fsdecode(file.path) for file in Walk(tmp_path, default_excludes=False)]
     assert len(everything) == len(kept) + sum(map(len, kinds.values())) + 3
-    assert [file.path for file in find(tmp_path / "#recycle")] == [b"1/a.jpg"]  # asked for by name
-    assert [file.path for file in find(tmp_path / "A.photoslibrary")] == [b"originals/0/a.jpg"]
+    assert [file.path for file in Walk(tmp_path / "#recycle")] == [b"1/a.jpg"]  # asked for by name
+    assert [file.path for file in Walk(tmp_path / "A.photoslibrary")] == [b"originals/0/a.jpg"]
 
 
 ODD_NAMES = [
@@ -143,7 +143,7 @@ def test_pipes_sockets_and_devices_are_ignored(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as plug:
         plug.bind("socket.jpg")
-        assert list(find(tmp_path)) == []
+        assert list(Walk(tmp_path)) == []
 
 
 def test_links_to_files_are_followed_and_dead_ones_reported(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_links_to_files_are_followed_and_dead_ones_reported(tmp_path: Path) -> N
     (tmp_path / "images/dead.jpg").symlink_to("nowhere.jpg")
     (tmp_path / "images/circle.jpg").symlink_to("circle.jpg")
     (tmp_path / "images/dead.txt").symlink_to("nowhere.txt")
-    files = list(find(tmp_path / "images", follow_links=True))
+    files = list(Walk(tmp_path / "images", follow_links=True))
     assert [(type(file), file.path) for file in files] == [
         (FoundFile, b"a.jpg"),
         (Unreadable, b"circle.jpg"),
@@ -161,7 +161,7 @@ def test_links_to_files_are_followed_and_dead_ones_reported(tmp_path: Path) -> N
         (FoundFile, b"inside.jpg"),
         (FoundFile, b"outside.jpg"),
     ]
-    walk = find(tmp_path / "images")
+    walk = Walk(tmp_path / "images")
     assert [file.path for file in walk if isinstance(file, FoundFile)] == [b"a.jpg", b"inside.jpg"]
     assert walk.left_out == [LeftOut(b"outside.jpg", LINKS_OUT, is_folder=False)]
     reasons = [file.reason for file in files if isinstance(file, Unreadable)]
@@ -184,10 +184,10 @@ def test_links_to_folders_never_loop_nor_show_a_file_twice(tmp_path: Path) -> No
         (root / name).symlink_to(target)
     (other / "back").symlink_to(root)
     (other / "self").symlink_to(other)
-    walk = find(root)
+    walk = Walk(root)
     assert [file.path for file in walk] == [b"a/1.jpg"]
     assert [item.path for item in walk.left_out] == [b".secret", b"deep-first", b"other", b"other2"]
-    followed = [file.path for file in find(root, follow_links=True)]
+    followed = [file.path for file in Walk(root, follow_links=True)]
     assert followed == [b"a/1.jpg", b"deep-first/4.jpg", b"other/3.jpg"]
     linked = tmp_path / "link"
     linked.symlink_to(root)
@@ -232,7 +232,7 @@ def test_an_unreadable_folder_is_reported_and_the_walk_continues(tmp_path: Path)
     make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
     (tmp_path / "b").chmod(0)
     try:
-        files = list(find(tmp_path))
+        files = list(Walk(tmp_path))
     finally:
         (tmp_path / "b").chmod(0o700)
     assert [file.path for file in files] == [b"a/1.jpg", b"b", b"c/3.jpg"]
@@ -249,7 +249,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch:
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", failing)
-    files = list(find(tmp_path))
+    files = list(Walk(tmp_path))
     assert [file.path for file in files] == [b"a/1.jpg", b"b", b"c/3.jpg"]
     assert files[1] == Unreadable(b"b", "permission denied")
 
@@ -272,6 +272,6 @@ def test_folders_may_nest_deeper_than_recursion(tmp_path: Path) -> None:
 def test_a_root_that_cannot_be_searched_is_an_error_at_once(tmp_path: Path) -> None:
     make(tmp_path, "file.jpg")
     with pytest.raises(IndexingError, match="does not exist"):
-        find(tmp_path / "missing")
+        Walk(tmp_path / "missing")
     with pytest.raises(IndexingError, match="is not a folder"):
-        find(tmp_path / "file.jpg")
+        Walk(tmp_path / "file.jpg")

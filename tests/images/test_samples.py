@@ -14,7 +14,7 @@ from PIL import Image
 
 from searchengine import samples
 from searchengine.errors import MissingPackageError
-from searchengine.images import decode, find
+from searchengine.images import Walk, decode
 
 needs_packages = pytest.mark.skipif(
     importlib.util.find_spec("skimage") is None or importlib.util.find_spec("sklearn") is None,
@@ -39,7 +39,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_packages
 def test_count_labels_and_sizes(collection: Path) -> None:
-    paths = [file.path.decode() for file in find(collection)]
+    paths = [file.path.decode() for file in Walk(collection)]
     assert len(paths) == 171
     labels = [path.split("/")[0] for path in paths]
     assert {label: labels.count(label) for label in labels} == {

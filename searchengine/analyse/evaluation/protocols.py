@@ -29,7 +29,7 @@ from searchengine.analyse.evaluation.results import (
 from searchengine.errors import QueryError
 from searchengine.extractors import Extractor
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.images import FoundFile, find
+from searchengine.images import FoundFile, Walk
 from searchengine.index.metrics import check_metric
 from searchengine.index.protocol import Index, images_by_row
 from searchengine.index.storage import storage_of
@@ -65,7 +65,7 @@ def check_queries(folder: Path) -> Path:
             f"The query folder {folder} does not exist. --queries takes a folder with a subfolder for each label."
         )
     check_folder(folder)
-    if not any(isinstance(file, FoundFile) for file in find(folder)):
+    if not any(isinstance(file, FoundFile) for file in Walk(folder)):
         raise QueryError(f"The query folder {folder} holds no image.")
     return folder
 

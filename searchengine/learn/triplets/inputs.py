@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 from searchengine.errors import ImageError, LearningError
 from searchengine.extractors import ExtractorRecipe
 from searchengine.files import output_file
-from searchengine.images import DecodedImage, Pixels, decode, find, resize
+from searchengine.images import DecodedImage, Pixels, Walk, decode, resize
 from searchengine.index.local import LocalIndex
 from searchengine.index.storage import storage_of
 from searchengine.index.types import ImageRecord
@@ -70,8 +70,8 @@ def check_labels(folders: Sequence[Path], *, labels: str = "folder", exclude: Se
     Raises IndexingError if a folder or the labels file is missing.
     """
     roots = assign_roots([], check_roots(folders))
-    walks = [(root, find(root.folder, exclude=exclude)) for root in roots]
-    candidates = make_plan(walks, labels_from(labels).of).candidates
+    walks = [(root, Walk(root.folder, exclude=exclude)) for root in roots]
+    candidates = make_plan(walks, labels_from(labels)).candidates
     classes = sorted({candidate.labels[0] for candidate in candidates if candidate.labels})
     if not classes:
         raise LearningError(
