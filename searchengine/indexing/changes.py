@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,21 +153,6 @@ class RunIndex:
             self.writer.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one reading means for the index.
-
-    ``counted`` is the field of ``Summary`` to increment. The ``change`` of a new or changed image has no feature yet.
-    ``lost`` is the indexed image whose file is now missing. ``moved_from`` is the place at which an image was missing
-    that this file turned out to be.
-    """
-
-    counted: str
-    change: ImageRow | ImageUpdate | Skipped | None = None
-    lost: IndexedImage | None = None
-    moved_from: Place | None = None
-
-
 class Changes:
     """The changes that a run collects: the current batch, and the pictures waiting for the model."""
 
@@ -196,34 +180,35 @@ class Changes:
             return False
         return self._store.twin(digest) is None
 
-    def take(self, reading: Reading) -> Outcome:
-        """Decide what a reading means, and add the change to the batch."""
-        outcome = self._decide(reading)
-        self._gather(outcome, reading)
-        return outcome
+    def take(self, reading: Reading) -> str:
+        """Add to the batch what a reading means for the index, and return the field of ``Summary`` that counts it.
 
-    def _decide(self, reading: Reading) -> Outcome:
-        candidate, known = reading.candidate, reading.candidate.known
+        Nothing counts an indexed image whose file has vanished: it is among the missing ones at the end of the run.
+        """
+        candidate, known, digest = reading.candidate, reading.candidate.known, reading.content_hash
+        # After a temporary fault the image stays in the index, and the next run reads the file again.
+        if known is not None and (reading.vanished or (reading.reason is not None and not reading.lost)):
+            self.missing[candidate.place] = known
         if reading.vanished:
-            return Outcome("vanished") if known is None else Outcome("", lost=known)
+            return "vanished" if known is None else ""
         if reading.reason is not None:
-            # After a temporary fault the image stays in the index, and the next run reads the file again.
             state = None if reading.lost else reading.state
             times = (state.size, state.mtime_ns, state.ctime_ns) if state else (None, None, None)
-            refused = Skipped(*candidate.place, reading.reason, *times)
-            return Outcome("skipped", refused, lost=None if reading.lost else known)
+            self.batch.skipped.append(Skipped(*candidate.place, reading.reason, *times))
+            return "skipped"
         assert reading.state is not None
-        assert reading.content_hash is not None
-        if known is not None and known.content_hash == reading.content_hash:
-            counted = "moved" if candidate.renamed else "unchanged"
-            update = ImageUpdate(known.id, *candidate.place, reading.state, candidate.labels, reading.shot)
-            return Outcome(counted, update)
-        places = self._missing_content.get(reading.content_hash)
-        if known is None and places:
-            moved = self.missing[places[-1]]
-            update = ImageUpdate(moved.id, *candidate.place, reading.state, candidate.labels, reading.shot)
-            return Outcome("moved", update, moved_from=places[-1])
-        return Outcome("added" if known is None else "changed", self._image(reading, reading.content_hash))
+        assert digest is not None
+        places = self._missing_content.get(digest)
+        if known is not None and known.content_hash == digest:
+            image, counted = known, "moved" if candidate.renamed else "unchanged"
+        elif known is None and places:
+            image, counted = self.missing.pop(places.pop()), "moved"
+        else:
+            self.batch.stored.append(self._image(reading, digest))
+            self.batch.features.append(self._feature(digest, reading.picture))
+            return "added" if known is None else "changed"
+        self.batch.seen.append(ImageUpdate(image.id, *candidate.place, reading.state, candidate.labels, reading.shot))
+        return counted
 
     def _image(self, reading: Reading, digest: bytes) -> ImageRow:
         candidate, known = reading.candidate, reading.candidate.known
@@ -242,24 +227,6 @@ class Changes:
             shot=reading.shot,
             replaces=known is not None,
         )
-
-    def _gather(self, outcome: Outcome, reading: Reading) -> None:
-        """Add an outcome to the batch. Nothing else changes the state."""
-        change = outcome.change
-        if isinstance(change, Skipped):
-            self.batch.skipped.append(change)
-        elif isinstance(change, ImageUpdate):
-            self.batch.seen.append(change)
-        elif change is not None:
-            assert change.content_hash is not None
-            self.batch.stored.append(change)
-            self.batch.features.append(self._feature(change.content_hash, reading.picture))
-        if outcome.lost is not None:
-            self.missing[reading.candidate.place] = outcome.lost
-        if outcome.moved_from is not None:
-            assert reading.content_hash is not None
-            self._missing_content[reading.content_hash].pop()
-            del self.missing[outcome.moved_from]
 
     def _feature(self, digest: bytes, picture: Picture | None) -> NDArray[np.float32]:
         """Return the feature of known content, or an empty array that ``embed`` replaces."""

@@ -150,23 +150,15 @@ def members(json_text: JsonText) -> Iterator[tuple[str, Any]]:
 
     Raises ValueError if the JSON is not an object, or is cut off.
     """
-    json_text.skip("{")
-    while json_text.next() != "}":
+    for _ in json_text.elements("{", "}"):
         name = str(json_text.value())
         json_text.skip(":")
         if json_text.next() == "[":
             yield name, None
-            json_text.skip("[")
-            while json_text.next() != "]":
+            for _ in json_text.elements("[", "]"):
                 yield name, json_text.value()
-                if json_text.next() != "]":
-                    json_text.skip(",")
-            json_text.skip("]")
         else:
             yield name, json_text.value()
-        if json_text.next() != "}":
-            json_text.skip(",")
-    json_text.skip("}")
 
 
 class JsonText:
@@ -197,6 +189,15 @@ class JsonText:
         if self.next() != character:
             raise ValueError(f"it is not JSON: {self._read[self._at : self._at + 20]!r} where {character!r} should be")
         self._at += 1
+
+    def elements(self, opening: str, closing: str) -> Iterator[None]:
+        """Stop at the beginning of each element of an object or a list, between which there are commas."""
+        self.skip(opening)
+        while self.next() != closing:
+            yield
+            if self.next() != closing:
+                self.skip(",")
+        self.skip(closing)
 
     def value(self) -> Any:
         """Return the value that begins at the current position."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import path_from_text, path_to_text
 from searchengine.indexing.label_files import LabelFile, as_text, read_label_file
-from searchengine.indexing.scan import Labels, Root, readable
+from searchengine.indexing.scan import Labels, Root, shown
 
 FOLDER, NONE = "folder", "none"
 _LABEL_PHOTOS = (
@@ -150,7 +150,7 @@ def _folder_label(root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
     parent = os.path.dirname(path)  # noqa: PTH120  (bytes)
     if parent:
         return (os.path.basename(parent).decode("utf-8", "replace"),)  # noqa: PTH119
-    return (readable(root.folder.name) or root.name,) if several else ()
+    return (shown(root.folder.name) or root.name,) if several else ()
 
 
 def _text(path: bytes) -> str:

@@ -318,7 +318,7 @@ class _Run:
         for reading in executor.readings(plan.candidates, store.known_content):
             if changes.has_lost(reading):
                 (reading,) = executor.readings([reading.candidate], ())
-            self.counts[changes.take(reading).counted] += 1
+            self.counts[changes.take(reading)] += 1
             if reading.reason is not None:
                 self.progress.skipped(shown(reading.candidate.path), reading.reason)
             done += 1

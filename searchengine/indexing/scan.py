@@ -194,7 +194,7 @@ def _digest(file: bytes, size: int) -> bytes | None:
 def _free_name(folder: Path, roots: Sequence[Root]) -> str:
     """Return the readable name of a folder, with a number if another folder has the same name."""
     taken = {root.name for root in roots}
-    name = readable(folder.name) or "images"
+    name = shown(folder.name) or "images"
     number, free = 2, name
     while free in taken:
         number, free = number + 1, f"{name}-{number}"
@@ -209,14 +209,9 @@ def joined(folder: bytes, path: bytes) -> bytes:
     return folder.rstrip(b"/") + b"/" + path if path else folder
 
 
-def readable(name: str) -> str:
-    """Return a name with undecodable bytes replaced."""
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
-def shown(path: bytes) -> str:
+def shown(path: bytes | str) -> str:
     """Return a path for people, with undecodable bytes replaced."""
-    return path.decode("utf-8", "replace")
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def with_parents(path: bytes) -> Iterator[bytes]:
