@@ -139,18 +139,20 @@ def _blocks(file: BinaryIO) -> Iterator[int]:
         yield from (offset for kind, offset, _ in chunks if kind == b"eXIf")
     elif format_ in ("JPEG", "WEBP", "HEIC", "AVIF", "JXL", "RAW"):
         end = start_of_scan(file) if format_ == "JPEG" else _HEAD_OF_RAW if format_ == "RAW" else None
-        yield from _occurrences(file, end)
+        for start, data in _pieces(file, end, _OVERLAP):
+            for match in _BLOCK.finditer(data):
+                if len(data) - match.end() >= 4:
+                    yield start + match.end()
 
 
-def _occurrences(file: BinaryIO, end: int | None) -> Iterator[int]:
+def _pieces(file: BinaryIO, end: int | None, overlap: int) -> Iterator[tuple[int, bytes]]:
+    """Yield pieces of a file before ``end`` with their offsets; each begins with the last bytes of the one before."""
     at, data = 0, b""
     file.seek(0)
     while more := file.read(_CHUNK if end is None else min(_CHUNK, max(end - at, 0))):
-        data = data[-_OVERLAP:] + more
+        data = data[-overlap:] + more
         at += len(more)
-        for match in _BLOCK.finditer(data):
-            if len(data) - match.end() >= 4:
-                yield at - len(data) + match.end()
+        yield at - len(data), data
         file.seek(at)
 
 
@@ -278,12 +280,8 @@ def _patches(file: BinaryIO, budget: _Budget, end: int | None = None) -> list[Pa
     """Return patches for the location in EXIF and XMP data, anywhere in a file before ``end``."""
     patches: set[Patch] = set()
     headers: set[int] = set()
-    at, data, has_xmp = 0, b"", False
-    file.seek(0)
-    while more := file.read(_CHUNK if end is None else min(_CHUNK, end - at)):
-        data = data[-_XMP_OVERLAP:] + more
-        start = at + len(more) - len(data)
-        at += len(more)
+    has_xmp = False
+    for start, data in _pieces(file, end, _XMP_OVERLAP):
         for header in _TIFF_HEADERS:
             for offset in _places_of(header, data):
                 budget.spend(_DIRECTORY)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from PIL import Image
 
 from searchengine.images import decode, depth
 from tests.images.pictures import encoded, png, tiff
+from tests.images.test_repair import chunk
 
 
 def row(data: bytes) -> list[list[int]]:
@@ -216,9 +216,6 @@ def test_16_bit_colours_in_separate_planes_of_a_tiff(order: str, white: int) -> 
 
 
 def test_16_bit_colour_with_a_transparent_colour() -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     rows = b"\0" + struct.pack(">9H", 0x1234, 0x1234, 0x1234, 0x1234, 0x1234, 0x1235, 0xC800, 0x2800, 0x2800)
     data = png(3, 1, 16, 2, rows)
     data = data[:33] + chunk(b"tRNS", struct.pack(">3H", 0x1234, 0x1234, 0x1234)) + data[33:]

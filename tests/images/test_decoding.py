@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from concurrent.futures import ThreadPoolExecutor
 
@@ -170,19 +169,9 @@ def test_the_pixel_limit_is_exact() -> None:
         decode(data, max_pixels=99)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_cut_at_every_tenth(name: str) -> None:
-    data = FILES[name]
-    with pytest.raises(NotAnImageError, match="empty"):
-        decode(data[:0])
-    for tenth in range(1, 10):
-        with contextlib.suppress(DamagedImageError, NotAnImageError):
-            assert decode(data[: len(data) * tenth // 10]).format == name
-
-
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"GIF"}))
 def test_half_a_file_is_damaged(name: str) -> None:
-    with pytest.raises(DamagedImageError, match=f"This {name} image is damaged") as caught:
+    with pytest.raises(DamagedImageError, match=f"This {name} image is damaged, cut short or") as caught:
         decode(FILES[name][: len(FILES[name]) // 2])
     assert caught.value.__cause__ is not None
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from searchengine.images.metadata import Shot, exif_orientation, read_shot
+from tests.images.pictures import encoded
 
 SHOT = Shot("2024-05-17T12:34:56", "Canon EOS 5D")
 
@@ -23,10 +24,8 @@ def exif(taken: str = "2024:05:17 12:34:56", make: str = "Canon", model: str = "
     return data
 
 
-def saved(format_: str, data: Image.Exif | bytes | None = None) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (9, 7), "red").save(file, format_, **({} if data is None else {"exif": data}))
-    return file.getvalue()
+def saved(format_: str, data: Image.Exif | bytes = b"") -> bytes:
+    return encoded(Image.new("RGB", (9, 7), "red"), format_, exif=data)
 
 
 def shot_in(data: bytes) -> Shot:
@@ -71,22 +70,22 @@ def test_exif_data_across_two_reads() -> None:
         assert shot_in(head.ljust(at, b"\1") + block) == SHOT
 
 
+class WatchedFile(io.BytesIO):
+    """A file that counts its reads, and remembers how far they went."""
+
+    reads = furthest = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        self.reads, self.furthest = self.reads + 1, max(self.furthest, self.tell())
+        return content
+
+
 def test_nothing_behind_the_metadata_of_a_jpeg_is_read() -> None:
-    data = saved("JPEG", exif())
-    file = io.BytesIO(data + bytes(10_000_000))
-    furthest = 0
-
-    class Watched(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            nonlocal furthest
-            content = super().read(size)
-            furthest = max(furthest, self.tell())
-            return content
-
-    assert read_shot(Watched(file.getvalue())) == SHOT
-    assert furthest < 50_000
-    assert read_shot(Watched(saved("JPEG") + bytes(10_000_000))) == Shot()
-    assert furthest < 50_000
+    for data, shot in ((saved("JPEG", exif()), SHOT), (saved("JPEG"), Shot())):
+        file = WatchedFile(data + bytes(10_000_000))
+        assert read_shot(file) == shot
+        assert file.furthest < 50_000
 
 
 @pytest.mark.parametrize(
@@ -148,18 +147,8 @@ def test_random_metadata(head: bytes, data: bytes) -> None:
         assert 1 <= exif_orientation(order + data) <= 8
 
 
-class CountingFile(io.BytesIO):
-    """A file that counts its reads."""
-
-    reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        return super().read(size)
-
-
 def test_the_number_of_blocks_read_is_bounded() -> None:
     block = b"Exif\0\0II*\0\x08\0\0\0\0\0"
-    file = CountingFile(saved("WEBP") + block * 2000)
+    file = WatchedFile(saved("WEBP") + block * 2000)
     assert read_shot(file) == Shot()
     assert file.reads < 100

@@ -227,18 +227,6 @@ def test_skipped_folders(tmp_path: Path) -> None:
     assert paths(tmp_path, skip=(tmp_path / "link",)) == [b"a.jpg", b"index-2/c.jpg"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_folder_is_reported_and_the_walk_continues(tmp_path: Path) -> None:
-    make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
-    (tmp_path / "b").chmod(0)
-    try:
-        files = list(Walk(tmp_path))
-    finally:
-        (tmp_path / "b").chmod(0o700)
-    assert [file.path for file in files] == [b"a/1.jpg", b"b", b"c/3.jpg"]
-    assert files[1] == Unreadable(b"b", "permission denied")
-
-
 def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
     scandir = os.scandir

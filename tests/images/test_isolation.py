@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.errors import DamagedImageError, DecodingKilledError, ImageError, ImageTooLargeError
+from searchengine.errors import DamagedImageError, DecodingKilledError, ImageTooLargeError
 from searchengine.images import decode, isolation, thumbnail
 from searchengine.images.decoding import ImageSource
 from searchengine.images.isolation import given_up_when, is_ordinary, without_fill_bytes
@@ -215,9 +215,3 @@ def test_a_video_after_a_photo_does_not_count_as_scans() -> None:
     photo = encoded(Image.new("RGB", (4000, 2000), "red"), "JPEG", progressive=True)
     decoded = decode(photo + b"\xff\xda" * 1000, at_least=(8, 8))
     assert decoded.pixels[9, 9].tolist() == [254, 0, 0]
-
-
-def test_an_image_is_reported_as_damaged() -> None:
-    with pytest.raises(ImageError) as caught:
-        decode(TIFF[:-1000])
-    assert "crash" not in str(caught.value)

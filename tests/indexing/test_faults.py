@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -23,63 +25,50 @@ from tests.fakes import FakeExtractor, FakeRecipe, write_pictures
 from tests.indexing.looking import Update, age, contents, ids
 
 
-class Faulty:
+class Faulty(io.BufferedReader):
     """An open file on a disk that has just failed."""
 
-    def __init__(self, opened: Any) -> None:
-        self.opened = opened
-
-    def __enter__(self) -> Faulty:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.opened.close()
-
-    def fileno(self) -> int:
-        return int(self.opened.fileno())
-
-    def read(self, *_: int) -> bytes:
+    def read(self, *_: Any) -> bytes:
         raise OSError(5, "Input/output error")
+
+
+def opening(monkeypatch: pytest.MonkeyPatch, open_: Callable[[bytes, int], Any]) -> None:
+    """Open photos with ``open_``, which is given a file and how many were opened before."""
+    numbers = itertools.count()
+    monkeypatch.setattr(reading, "open_regular", lambda file: open_(file, next(numbers)))
 
 
 def breaking(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     """Make the disk fail after it has read some files."""
-    remaining = [after]
 
-    def opening(file: bytes) -> Any:
-        remaining[0] -= 1
-        opened = open_regular(file)
-        return opened if remaining[0] >= 0 else Faulty(opened)
+    def opened(file: bytes, number: int) -> Any:
+        return open_regular(file) if number < after else Faulty(open_regular(file).detach())
 
-    monkeypatch.setattr(reading, "open_regular", opening)
+    opening(monkeypatch, opened)
 
 
 def going(monkeypatch: pytest.MonkeyPatch, photos: Path, *, after: int) -> None:
     """Unmount the disk after some files, which leaves its mount point, an empty folder."""
-    remaining = [after]
 
-    def opening(file: bytes) -> Any:
-        remaining[0] -= 1
-        if remaining[0] == 0:
+    def opened(file: bytes, number: int) -> Any:
+        if number == after:
             photos.rename(photos.with_name("away"))
             photos.mkdir()
         return open_regular(file)
 
-    monkeypatch.setattr(reading, "open_regular", opening)
+    opening(monkeypatch, opened)
 
 
 def becoming_pipes(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     """After some files, turn each photo into a named pipe just before it is opened."""
-    remaining = [after]
 
-    def opening(file: bytes) -> Any:
-        remaining[0] -= 1
-        if remaining[0] < 0:
+    def opened(file: bytes, number: int) -> Any:
+        if number >= after:
             os.unlink(file)  # noqa: PTH108  (a path of bytes)
             os.mkfifo(file)
         return open_regular(file)
 
-    monkeypatch.setattr(reading, "open_regular", opening)
+    opening(monkeypatch, opened)
 
 
 def test_files_that_were_temporarily_unreadable_are_read_again(
@@ -111,7 +100,7 @@ def test_an_index_is_not_replaced_by_the_rest_of_its_photos(
     update()
     before, ids_before = contents(tmp_path / "index"), ids(tmp_path / "index")
     with monkeypatch.context() as patch:
-        breaking(patch, after=5) if fault == "breaks" else going(patch, photos, after=6)
+        breaking(patch, after=5) if fault == "breaks" else going(patch, photos, after=5)
         with pytest.raises(IndexingError, match=r"5 of 10 indexed images .* old index was not changed.*--prune"):
             update(rebuild=True, threads=1)
     assert contents(tmp_path / "index") == before

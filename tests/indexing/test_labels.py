@@ -10,7 +10,6 @@ import os
 import re
 import tracemalloc
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,11 @@ import pytest
 
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError
-from searchengine.indexing import IndexingOptions, Summary, update_index
 from searchengine.indexing.label_files import read_label_file
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.scan import Root
-from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor, Sentences, write_pictures
-
-Update = Callable[..., Summary]
-
-
-@pytest.fixture
-def progress() -> Sentences:
-    return Sentences()
+from tests.fakes import OTHER_SPEC, Sentences, write_pictures
+from tests.indexing.looking import Update
 
 
 @pytest.fixture
@@ -40,20 +32,6 @@ def photos(tmp_path: Path) -> Path:
     for file in folder.rglob("*.png"):
         os.utime(file, (1_600_000_000, 1_600_000_000))
     return folder
-
-
-@pytest.fixture
-def update(tmp_path: Path, photos: Path, progress: Sentences) -> Update:
-    def run(*folders: Path, spec: Any = SPEC, **options: Any) -> Summary:
-        return update_index(
-            folders or [photos],
-            tmp_path / "index",
-            extractor=FakeExtractor(spec),
-            options=IndexingOptions(**options),
-            progress=progress,
-        )
-
-    return run
 
 
 def labels_of(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -129,7 +107,6 @@ def test_coco_annotations(tmp_path: Path, update: Update) -> None:
             '{"categories": [], "images": [], "annotations": [{"image_id": 1, "category_id": 1}]}',
             "none of its 1 ",
         ),
-        ("a.json", "[1]", "neither"),
         ("image_info.json", '{"images": [{"id": 1, "file_name": "a.png"}], "categories": []}', "it has no annotations"),
         (
             "a.json",
@@ -151,7 +128,6 @@ def test_coco_annotations(tmp_path: Path, update: Update) -> None:
         ("a.csv", "path,klass,note\na,x,z\n", "first line is 'path,klass,note'"),
         ("a.csv", "# a list\na.png\n", "first line is 'a.png'"),
         ("a.csv", "path,label\nx\n", r"none of its rows can be used: 1 rows .*\(line 2\)"),
-        ("a.json", "[" * 100_000, "it is not a JSON object"),
         ("a.json", '{"images": ' + "[" * 100_000, "nested too deeply"),
         ("a.json", '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id"', "Expecting"),
         (

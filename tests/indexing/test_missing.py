@@ -10,19 +10,9 @@ import pytest
 
 from searchengine.errors import IndexingError
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing import IndexingOptions, Summary, update_index
 from searchengine.indexing.missing import mounts_from_json, mounts_to_json
-from tests.fakes import FakeExtractor, Sentences, picture, write_pictures
+from tests.fakes import Sentences, picture, write_pictures
 from tests.indexing.looking import Update, age, contents, ids
-
-
-def run(tmp_path: Path, *folders: Path, **options: object) -> tuple[Summary, str]:
-    remarks = Sentences()
-    done = update_index(
-        folders, tmp_path / "index", extractor=FakeExtractor(), progress=remarks, options=IndexingOptions(**options)
-    )  # type: ignore[arg-type]
-    return done, remarks.text
-
 
 # -- folders that seem not to be mounted ------------------------------------------------------------------------------
 
@@ -42,117 +32,120 @@ def test_an_empty_mount_point_deletes_nothing(photos: Path, update: Update, tmp_
     assert ids(tmp_path / "index") == before
 
 
-def test_a_small_folder_among_several_is_not_emptied(photos: Path, tmp_path: Path) -> None:
+def test_a_small_folder_among_several_is_not_emptied(photos: Path, update: Update, tmp_path: Path) -> None:
     other = tmp_path / "other"
     write_pictures(photos, **{f"n{i}": i for i in range(20)})
     write_pictures(other, a=101, b=102)
-    run(tmp_path, photos, other)
+    update(photos, other)
     for file in other.glob("*.png"):
         file.unlink()
     with pytest.raises(IndexingError, match=r"No image was found in .*other.*the index has 2 of it"):
-        run(tmp_path, photos, other)
-    done, _ = run(tmp_path, photos, other, prune_all=True)
+        update(photos, other)
+    done = update(photos, other, prune_all=True)
     assert (done.removed, done.images) == (2, 20)
 
 
-def test_a_folder_that_has_lost_most_of_its_images(photos: Path, tmp_path: Path) -> None:
+def test_a_folder_that_has_lost_most_of_its_images(photos: Path, update: Update, progress: Sentences) -> None:
     write_pictures(photos, **{f"n{i}": i for i in range(10)})
-    run(tmp_path, photos)
+    update(photos)
     for i in range(6):
         (photos / f"n{i}.png").unlink()
     for options in ({}, {"prune": True}):
-        done, remarks = run(tmp_path, photos, **options)
+        done = update(photos, **options)
         assert (done.removed, done.missing, done.images) == (0, 6, 10)
-        assert "Its disk may not be mounted" in remarks
-        assert "--prune-all" in remarks
-    assert run(tmp_path, photos, prune_all=True)[0].removed == 6
+        assert "Its disk may not be mounted" in progress.text
+        assert "--prune-all" in progress.text
+    assert update(photos, prune_all=True).removed == 6
 
 
-def test_a_disk_within_the_folder_that_is_not_mounted(photos: Path, tmp_path: Path) -> None:
+def test_a_disk_within_the_folder_that_is_not_mounted(
+    photos: Path, update: Update, tmp_path: Path, progress: Sentences
+) -> None:
     write_pictures(photos, **{f"n{i}": i for i in range(10)}, disk__a=101, disk__b=102)
-    run(tmp_path, photos)
+    update(photos)
     with IndexWriter.open(tmp_path / "index") as writer:  # as after a run during which a disk was mounted there
         assert mounts_from_json(writer.manifest("mounts")).isdisjoint({bytes(photos / "disk")})
         writer.set({"mounts": mounts_to_json([bytes(photos / "disk")])})
     (photos / "disk" / "a.png").unlink()
     (photos / "n0.png").unlink()
     for options in ({}, {"prune": True}):
-        done, remarks = run(tmp_path, photos, **options)
+        done = update(photos, **options)
         assert done.missing == 1
-        assert f"{photos / 'disk'} lacks 1 indexed image. It was a mount point and no longer is" in remarks
+        assert f"{photos / 'disk'} lacks 1 indexed image. It was a mount point and no longer is" in progress.text
     with pytest.raises(IndexingError, match=r"disk lacks 1 indexed image\..*--prune-all"):
-        run(tmp_path, photos, rebuild=True)
+        update(photos, rebuild=True)
     assert set(ids(tmp_path / "index")) == {*(f"n{i}.png" for i in range(1, 10)), "disk/a.png", "disk/b.png"}
-    assert run(tmp_path, photos, prune_all=True)[0].removed == 1
+    assert update(photos, prune_all=True).removed == 1
     (photos / "disk" / "b.png").unlink()
-    assert run(tmp_path, photos)[0].removed == 1  # the folder is no longer associated with a disk
+    assert update(photos).removed == 1  # the folder is no longer associated with a disk
 
 
 # -- files left out by default ---------------------------------------------------------------------------------------
 
 
-def test_images_of_an_older_index_that_are_now_left_out_are_kept(photos: Path, tmp_path: Path) -> None:
+def test_images_of_an_older_index_that_are_now_left_out_are_kept(
+    photos: Path, update: Update, tmp_path: Path, progress: Sentences
+) -> None:
     write_pictures(
         photos, **{f"n{i}": i for i in range(20)}, **{"#recycle__a": 101, "Thumbs__1__b": 102, ".hidden__d": 104}
     )
     write_pictures(tmp_path / "elsewhere", c=103)
     (photos / "c.png").symlink_to(tmp_path / "elsewhere" / "c.png")
-    assert run(tmp_path, photos, default_excludes=False, follow_links=True)[0].added == 24
+    assert update(photos, default_excludes=False, follow_links=True).added == 24
     before = ids(tmp_path / "index")
     for _ in range(2):
-        done, remarks = run(tmp_path, photos)
+        done = update(photos)
         assert (done.removed, done.missing, done.images) == (0, 4, 24)
         for kind in ("recycle bins", "hidden files and folders", "thumbnails and previews"):
-            assert f"{kind} (1 folder)" in remarks
-        assert "Left out: links that lead out of the image folder (1 file): c.png. " in remarks
-        assert "4 indexed images are now left out by default" in remarks
+            assert f"{kind} (1 folder)" in progress.text
+        assert "Left out: links that lead out of the image folder (1 file): c.png. " in progress.text
+        assert "4 indexed images are now left out by default" in progress.text
     with pytest.raises(IndexingError, match=r"4 indexed images are now left out by default .*--no-default-excludes"):
-        run(tmp_path, photos, rebuild=True)
+        update(photos, rebuild=True)
     assert ids(tmp_path / "index") == before
-    assert run(tmp_path, photos, default_excludes=False, follow_links=True)[0].unchanged == 24
-    assert run(tmp_path, photos, prune=True)[0].removed == 4
-    assert run(tmp_path, photos)[0].missing == 0
+    assert update(photos, default_excludes=False, follow_links=True).unchanged == 24
+    assert update(photos, prune=True).removed == 4
+    assert update(photos).missing == 0
 
 
 # -- folders in another order -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("moved", ["no", "away", "exchanged"])
-def test_folders_are_recognised_by_their_content(photos: Path, tmp_path: Path, moved: str) -> None:
+def test_folders_are_recognised_by_their_content(
+    photos: Path, update: Update, tmp_path: Path, moved: str, progress: Sentences
+) -> None:
     other = tmp_path / "other"
     write_pictures(photos, **{f"n{i}": i for i in range(5)}, only=50)
     write_pictures(other, **{f"n{i}": 100 + i for i in range(5)})  # the same names
-    run(tmp_path, photos, other)
-    before = {feature[0]: id_ for id_, (feature, _) in zip(ids_in_order(tmp_path), values(tmp_path), strict=True)}
+    update(photos, other)
+    before = ids_by_level(tmp_path / "index")
     if moved == "exchanged":
         photos.rename(tmp_path / "p")
         other.rename(photos)
         (tmp_path / "p").rename(other)
-        done, remarks = run(tmp_path, photos, other)
+        done = update(photos, other)
     else:
         if moved == "away":
             photos, other = photos.rename(tmp_path / "p"), other.rename(tmp_path / "o")
-        done, remarks = run(tmp_path, other, photos, relocate=True)  # in the wrong order
+        done = update(other, photos, relocate=True)  # in the wrong order
     assert (done.unchanged, done.changed, done.moved) == (11, 0, 0)
-    assert ("have swapped places" if moved == "exchanged" else "are in another order") in remarks
-    after = {feature[0]: id_ for id_, (feature, _) in zip(ids_in_order(tmp_path), values(tmp_path), strict=True)}
-    assert after == before
+    assert ("have swapped places" if moved == "exchanged" else "are in another order") in progress.text
+    assert ids_by_level(tmp_path / "index") == before
 
 
-def ids_in_order(tmp_path: Path) -> list[int]:
-    return list(ids(tmp_path / "index").values())
+def ids_by_level(folder: Path) -> dict[float, int]:
+    """Return the id of each picture, by its grey level."""
+    features = contents(folder)
+    return {features[path][0][0]: id_ for path, id_ in ids(folder).items()}
 
 
-def values(tmp_path: Path) -> list[tuple[list[float], str | None]]:
-    return list(contents(tmp_path / "index").values())
-
-
-def test_a_folder_without_any_indexed_image_is_not_its_new_place(photos: Path, tmp_path: Path) -> None:
+def test_a_folder_without_any_indexed_image_is_not_its_new_place(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2)
-    run(tmp_path, photos)
+    update(photos)
     write_pictures(tmp_path / "wrong", c=3)
     with pytest.raises(IndexingError, match=r"None of the images of .*photos is in .*wrong"):
-        run(tmp_path, tmp_path / "wrong", relocate=True)
+        update(tmp_path / "wrong", relocate=True)
     assert ids(tmp_path / "index") == {"a.png": 1, "b.png": 2}
 
 

@@ -317,18 +317,6 @@ def test_several_folders(photos: Path, update: Update, tmp_path: Path) -> None:
         update(tmp_path, photos)
 
 
-def test_folders_that_were_swapped(photos: Path, update: Update, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    write_pictures(photos, a=1)
-    write_pictures(other, b=2)
-    update(photos, other)
-    photos.rename(tmp_path / "third")
-    other.rename(photos)
-    (tmp_path / "third").rename(other)
-    assert update(other, photos, relocate=True).unchanged == 2
-    assert set(contents(tmp_path / "index")) == {"other/a.png", "photos/b.png"}
-
-
 def test_moved_folders_of_the_same_name_are_distinguished(update: Update, tmp_path: Path) -> None:
     first, second = tmp_path / "a" / "img", tmp_path / "b" / "img"
     write_pictures(first, m=1)
