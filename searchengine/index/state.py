@@ -145,7 +145,7 @@ def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Pa
             if old is not None and old.edits != edits:
                 is_gone = np.ones(known, dtype=np.bool_)  # or was dead before: a dead row never gets another image
                 is_gone[np.fromiter(catalog.rows_before(known), np.int64)] = False
-                squared_norms[is_gone], ids[is_gone] = np.inf, NO_IMAGE
+                squared_norms[:known][is_gone], ids[:known][is_gone] = np.inf, NO_IMAGE
             new = np.fromiter(catalog.rows_from(known or None), _ROW)
         except (TypeError, ValueError, OverflowError) as error:
             raise catalog.damaged(str(error)) from error

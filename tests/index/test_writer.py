@@ -261,6 +261,14 @@ def test_a_reader_sees_ids_in_any_order(folder: Path, writer: IndexWriter, readi
     assert index.ids.tolist() == [101, 7]
 
 
+def test_a_reader_sees_a_batch_that_removes_and_adds(writer: IndexWriter, reading: Callable[[], LocalIndex]) -> None:
+    add(writer, a=[0, 0], b=[3, 4])
+    index = reading()
+    assert index.paths == ["a.jpg", "b.jpg"]
+    writer.commit(Batch(removed=[1], stored=[row("c.jpg")], features=[np.ones(2, dtype=np.float32)]))
+    assert index.paths == ["b.jpg", "c.jpg"]
+
+
 def test_a_snapshot_that_sqlite_has_ended(folder: Path, writer: IndexWriter) -> None:
     with closing(Catalog.open(folder)) as catalog:
         with catalog.snapshot():
