@@ -51,6 +51,8 @@ def direction(rule: str, liked: Rows, disliked: Rows, start: Rows | None, negati
     Raises:
         QueryError: nothing is liked, or likes and dislikes cancel out.
     """
+    if start is None and not len(liked):
+        raise QueryError("Like at least one image: dislikes alone are not enough to search by.")
     if rule == ROCCHIO:
         return rocchio(liked, disliked, start)
     return exemplar_svm(liked if start is None else np.concatenate([start, liked]), disliked, negatives())
@@ -59,12 +61,10 @@ def direction(rule: str, liked: Rows, disliked: Rows, start: Rows | None, negati
 def rocchio(liked: Rows, disliked: Rows, query: Rows | None = None) -> Direction:
     """Return the direction for (p, d) liked, (m, d) disliked and perhaps a (1, d) query: (d,) float32 of length 1.
 
-    Raises QueryError.
+    Raises QueryError if they cancel out.
     """
     parts = [(ALPHA, query), (BETA, liked), (-GAMMA, disliked)]
     terms = [(weight, unit(rows)) for weight, rows in parts if rows is not None and len(rows)]
-    if not any(weight > 0 for weight, _ in terms):
-        raise QueryError("Like at least one image: dislikes alone are not enough to search by.")
     return _direction(np.sum([weight * rows.mean(axis=0) for weight, rows in terms], axis=0))
 
 
@@ -78,22 +78,20 @@ def exemplar_svm(
 ) -> Direction:
     """Return the direction that separates liked images from disliked and random ones: (d,) float32 of length 1.
 
-    ``liked`` is (p, d), ``disliked`` (m, d) and ``negatives`` (r, d). Raises QueryError.
+    ``liked`` is (p, d) with p > 0, ``disliked`` (m, d) and ``negatives`` (r, d). Raises QueryError if they cancel out.
     """
-    if not len(liked):
-        raise QueryError("Like at least one image: dislikes alone are not enough to search by.")
     examples = [(liked, 1.0, judged_cost), (disliked, -1.0, judged_cost), (negatives, -1.0, random_cost)]
     parts = [(rows, sign, cost) for rows, sign, cost in examples if len(rows)]
     rows = np.concatenate([unit(part) for part, _, _ in parts])  # (p + m + r, d)
     signs = np.concatenate([np.full(len(part), sign) for part, sign, _ in parts])
     costs = np.concatenate([np.full(len(part), cost) for part, _, cost in parts])
-    return _direction(linear_svm(rows, signs, costs)[0])
+    return _direction(linear_svm(rows, signs, costs))
 
 
 def linear_svm(
     rows: NDArray[np.float64], signs: NDArray[np.float64], costs: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
-    """Minimise ``(|w|^2 + b^2) / 2 + sum of costs_i max(0, 1 - signs_i (w . rows_i + b))``.
+) -> NDArray[np.float64]:
+    """Minimise ``(|w|^2 + b^2) / 2 + sum of costs_i max(0, 1 - signs_i (w . rows_i + b))``; return w, (d,) float64.
 
     Uses dual coordinate descent (Hsieh et al. 2008) on the Gram matrix, so an update costs n whatever the dimension. It
     is fast enough for interactive use, needs no scikit-learn to serve, and visits the examples in a fixed order, so
@@ -103,9 +101,6 @@ def linear_svm(
         rows: (n, d) float64, a few hundred rows.
         signs: (n,) +1 or -1.
         costs: (n,) above 0.
-
-    Returns:
-        w, (d,) float64, and b.
     """
     gram = rows @ rows.T + 1.0  # (n, n); the bias is an additional feature that is always 1
     signed = signs[:, None] * gram * signs[None, :]
@@ -123,8 +118,8 @@ def linear_svm(
                 gradient += (new - old) * signed[i]
         if worst < _SVM_TOLERANCE:
             break
-    combined = weights * signs
-    return combined @ rows, float(combined.sum())
+    w: NDArray[np.float64] = (weights * signs) @ rows
+    return w
 
 
 def unit(rows: Rows) -> NDArray[np.float64]:

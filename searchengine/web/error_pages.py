@@ -105,7 +105,7 @@ def unknown_host(error: SecurityError) -> Response:
 
 @errors.app_errorhandler(BadHost)
 def impossible_host(error: BadHost) -> Response:
-    """Handle a host name that is not valid."""
+    """Handle a host name from which Werkzeug cannot build addresses: a label is empty or too long."""
     message = "The server name in this request is not valid. Check the address.\n"
     return Response(message, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
 

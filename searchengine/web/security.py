@@ -9,7 +9,7 @@ from http import HTTPStatus
 from ipaddress import ip_address
 
 from flask import Flask, Request, Response, g, request
-from werkzeug.exceptions import BadHost, Forbidden, SecurityError
+from werkzeug.exceptions import Forbidden, SecurityError
 from werkzeug.sansio.utils import host_is_trusted
 
 from searchengine.settings import Settings
@@ -78,8 +78,6 @@ def _check_hosts(app: Flask, settings: Settings) -> None:
     @app.before_request
     def check_host() -> None:
         host = request.host.lower()
-        if not _is_possible(host):
-            raise BadHost(f"{host!r} cannot be a host name.")
         if not (any_name or (_is_local(host) if local else _is_among(host, names))):
             raise SecurityError(f"{host!r} is not one of the server's names.")
 
@@ -106,15 +104,6 @@ def _check_origin(app: Flask) -> None:
                 "A page of another site sent this query, so it was not answered. Search from this server's own pages. "
                 "If you did, the proxy in front of the server must pass on the Host header."
             )
-
-
-def _is_possible(host: str) -> bool:
-    """Return whether addresses can be built from a Host header: no label is empty, too long or wrongly encoded."""
-    try:
-        _without_port(host).encode("idna").decode("idna")
-    except UnicodeError:
-        return False
-    return True
 
 
 def _is_among(host: str, names: Sequence[str]) -> bool:

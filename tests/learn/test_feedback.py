@@ -26,8 +26,6 @@ def test_rocchio_by_hand() -> None:
     expected = np.array([1.375, 0.225])
     np.testing.assert_allclose(rocchio(liked, disliked, query), expected / np.hypot(*expected), rtol=1e-6)
     np.testing.assert_allclose(rocchio(liked[:1], liked[:0]), [1.0, 0.0])
-    with pytest.raises(QueryError, match="Like at least one image"):
-        rocchio(liked[:0], disliked)
     with pytest.raises(QueryError, match="cancel out"):
         rocchio(np.concatenate([liked[:1], -liked[:1]]), liked[:0])
 
@@ -95,11 +93,10 @@ def test_svm_equals_scikit_learn() -> None:
     features, labels = clouds((30, 25), seed=3)
     signs = np.where(np.array(labels) == "a", 1.0, -1.0)
     costs = np.where(signs > 0, 2.0, 0.3)
-    w, bias = linear_svm(features.astype(np.float64), signs, costs)
+    w = linear_svm(features.astype(np.float64), signs, costs)
     theirs = svm.LinearSVC(loss="hinge", C=1.0, dual=True, tol=1e-6, max_iter=200_000)
     theirs.fit(features.astype(np.float64), signs, sample_weight=costs)
     np.testing.assert_allclose(w, theirs.coef_[0], atol=2e-3)
-    assert bias == pytest.approx(theirs.intercept_[0], abs=2e-3)
 
 
 @pytest.mark.parametrize("rule", RULES)

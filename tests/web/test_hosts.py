@@ -64,7 +64,7 @@ def test_only_named_hosts_are_answered(ask: Ask, more: dict[str, object]) -> Non
         assert ask(host, **hosts) == 400, host
 
 
-IMPOSSIBLE = [".localhost", "a..localhost", "a" * 70 + ".localhost", "xn--.localhost", "xn--a.localhost"]
+IMPOSSIBLE = [".localhost", "a..localhost", "a" * 70 + ".localhost"]
 
 
 @pytest.mark.parametrize("config", [{}, {"HOSTS": "*"}, {"BIND": "0.0.0.0"}, {"PROXIES": 1}, {"HOSTS": ".localhost"}])
