@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect
-from werkzeug.serving import WSGIRequestHandler, make_server
 
+from searchengine.web.http_server import Limits
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, draw
+from tests.web.server import Running
 
 CHROMIUM = Path(os.environ.get("CHROMIUM") or "/usr/bin/chromium")
 # Features to disable, instead of Playwright's own list. Without the first three, a window has extra pages for the
@@ -77,43 +77,14 @@ OpenPage = Callable[..., Page]
 _OPTIONS: WeakKeyDictionary[BrowserContext, dict[str, Any]] = WeakKeyDictionary()
 
 
-class QuietHandler(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002
-        pass
-
-
-class ReadAtOnce:
-    """A file that is read and closed as soon as its content is needed; until then the application may seek in it."""
-
-    def __init__(self, file: IO[bytes], _size: int = 0) -> None:
-        self._file = file
-
-    def __iter__(self) -> Iterator[bytes]:
-        with self._file:
-            content = self._file.read()
-        yield content
-
-    def close(self) -> None:
-        self._file.close()
-
-
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """Run a server on this machine; yield its address."""
-
-    def closing_files(environ: dict[str, Any], start_response: Any) -> Any:
-        # When a browser disconnects, for example because its window is closed, this server leaves the file open.
-        return app({**environ, "wsgi.file_wrapper": ReadAtOnce}, start_response)
-
-    server = make_server("127.0.0.1", 0, closing_files, threaded=True, request_handler=QuietHandler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+    server = Running(Limits(max_body=2_000_000), app, threads=16)
     try:
         yield f"http://127.0.0.1:{server.port}"
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        server.stop()
 
 
 def context_of(browser: Browser, **options: Any) -> BrowserContext:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import io
 import re
 import socket
@@ -15,11 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from waitress.wasyncore import close_all, poll2
+from waitress.wasyncore import close_all
 
 from searchengine.web.gunicorn_worker import Threads
 from searchengine.web.http_server import Channel, Limits, TcpServer, serve_socket
 from tests.waiting import wait_until
+from tests.web.server import Running, received
 from tests.web.slow_clients import WAYS, slow_clients
 
 LARGE = 6_000_000  # bytes, more than the system buffers
@@ -41,61 +41,6 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     body = b"%d" % len(environ["wsgi.input"].read())
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
-
-
-class Running:
-    """A server in a thread of this process."""
-
-    def __init__(self, limits: Limits, app: Callable[..., Iterable[bytes]], threads: int) -> None:
-        self._threads, self._sockets = Threads(threads), {}  # type: ignore[var-annotated]
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.port = listener.getsockname()[1]
-        self.server: TcpServer = serve_socket(app, listener, limits, self._threads, self._sockets)
-        self._stopped = threading.Event()
-        self._loop = threading.Thread(target=self._run)
-        self._loop.start()
-
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            poll2(0.05, self._sockets)
-
-    @property
-    def answers(self) -> bool:
-        """Return whether a request is unanswered."""
-        return any(channel.busy for channel in list(self.server.active_channels.values()))
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._loop.join()
-        self._threads.shutdown()  # first, because a thread that ends writes to the trigger, whose file is closed below
-        for channel in list(self.server.active_channels.values()):
-            channel.handle_close()
-        close_all(self._sockets)
-
-    def ask(self, body: Any = None, headers: dict[str, str] | None = None, **options: Any) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.request("POST" if body else "GET", "/", body, headers or {}, **options)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def raw(self, request: bytes) -> bytes:
-        """Return the response up to the end of the connection; empty if the server closed it before all was sent."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
-            with contextlib.suppress(ConnectionError):
-                connection.sendall(request)
-            return received(connection)
-
-
-def received(connection: socket.socket) -> bytes:
-    """Return everything received until the server closes the connection."""
-    answer = b""
-    with contextlib.suppress(ConnectionError):
-        while more := connection.recv(65536):
-            answer += more
-    return answer
 
 
 @contextmanager
