@@ -15,6 +15,8 @@ from searchengine.errors import NotAnImageError
 from searchengine.images import depth
 from searchengine.images.rgb import swaps_sides, upright
 
+Read = Callable[[], tuple[NDArray[Any], float | None]]
+
 
 class ArrayFile(ImageFile.ImageFile):
     """A Pillow image file whose size is known at once, and whose pixels are read as an array when it is loaded.
@@ -27,11 +29,11 @@ class ArrayFile(ImageFile.ImageFile):
         self,
         format_: str,
         size: tuple[int, int],
-        read: Callable[[], tuple[NDArray[Any], float | None]],
+        read: Read,
         info: Mapping[str | tuple[int, int], Any] | None = None,
         orientation: int = 1,
     ) -> None:
-        self._read: Callable[[], tuple[NDArray[Any], float | None]] | None = read
+        self._read: Read | None = read
         self._orientation = orientation
         self._header = format_, size[::-1] if swaps_sides(orientation) else size, dict(info or {})
         super().__init__(io.BytesIO())

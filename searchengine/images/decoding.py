@@ -25,7 +25,6 @@ from searchengine.images.isolation import (
     refuse_endless,
     refuse_shredded,
     too_large,
-    without_fill_bytes,
 )
 from searchengine.images.metadata import exif_orientation
 from searchengine.images.opening import OPENERS
@@ -185,7 +184,7 @@ class ImageSource:
             raise NotAnImageError(why_not(data[:HEAD_BYTES]))
         self.format = format_
         refuse_shredded(data, format_)
-        self._data = without_fill_bytes(data) if format_ == "JPEG" else data
+        self._data = data
         self._max_pixels = max_pixels
         self._profiles = profiles
         limit_decoding(len(data), max_pixels if FORMATS[format_].is_decoded_at_once else 0, max_pixels)

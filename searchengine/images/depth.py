@@ -176,14 +176,9 @@ def _nodata(tags: object) -> float:
 # Pillow keeps the high byte of each sample. With the other byte order in the raw mode, it keeps the low byte.
 
 _OTHER_BYTE = {
-    "RGB;16B": "RGB;16L",
-    "RGB;16L": "RGB;16B",
-    "RGB;16N": "RGB;16B",
-    "RGBA;16B": "RGBA;16L",
-    "RGBA;16L": "RGBA;16B",
-    "RGBA;16N": "RGBA;16B",
-    **{f"{band};16B": f"{band};16L" for band in "RGBA"},
-    **{f"{band};16L": f"{band};16B" for band in "RGBA"},
+    f"{bands};16{order}": f"{bands};16{other}"
+    for bands in ("RGB", "RGBA", *"RGBA")
+    for order, other in ("BL", "LB", "NB")
 }
 
 

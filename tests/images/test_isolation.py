@@ -13,7 +13,7 @@ from PIL import Image
 from searchengine.errors import DamagedImageError, DecodingKilledError, ImageTooLargeError
 from searchengine.images import decode, isolation, thumbnail
 from searchengine.images.decoding import ImageSource
-from searchengine.images.isolation import given_up_when, is_ordinary, without_fill_bytes
+from searchengine.images.isolation import given_up_when, is_ordinary
 from searchengine.processes import Limits
 from tests.images import misbehaving
 from tests.images.pictures import encoded, every_format, jpeg_of_size, png, quadrants
@@ -105,16 +105,10 @@ def test_an_image_that_crashes_its_decoder_is_damaged() -> None:
         misbehaving.crash(TIFF)
 
 
-def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "_limits", lambda *_: Limits(seconds=1, memory=2**30))
-    with pytest.raises(ImageTooLargeError, match=r"^This TIFF image takes too long to decode\. Use a smaller copy\.$"):
-        misbehaving.spin(TIFF, max_pixels=1000)
-
-
 def test_limits_can_be_narrowed_in_a_call() -> None:
     with pytest.raises(ImageTooLargeError, match="too large to be decoded here"):
         misbehaving.devour_after_its_header(TIFF)
-    with pytest.raises(ImageTooLargeError, match="takes too long to decode"):
+    with pytest.raises(ImageTooLargeError, match=r"^This TIFF image takes too long to decode\. Use a smaller copy\.$"):
         misbehaving.spin_after_its_header(TIFF)
     assert decode(TIFF).format == "TIFF"  # the next call has its own limits
 
@@ -194,10 +188,8 @@ def test_a_file_of_endless_pieces_is_refused(shredded: bytes) -> None:
 
 @pytest.mark.parametrize("marker", [b"\xff\xc0", b"\xff\xc4", b"\xff\xda", b"\xff\xd9"])
 def test_fill_bytes_are_skipped(marker: bytes) -> None:
-    """A marker may follow any number of fill bytes. Similar bytes in metadata are kept."""
-    profile = FILES["JPEG"][:2] + b"\xff\xe2\x40\0" + b"\xff" * 16_382 + FILES["JPEG"][2:]
-    padded = profile.replace(marker, b"\xff" * 2_000_000 + marker, 1)
-    assert without_fill_bytes(padded) == profile.replace(marker, b"\xff" + marker, 1)
+    """A marker may follow any number of fill bytes."""
+    padded = FILES["JPEG"].replace(marker, b"\xff" * 2_000_000 + marker, 1)
     np.testing.assert_array_equal(decode(padded).pixels, decode(FILES["JPEG"]).pixels)
 
 
