@@ -126,7 +126,7 @@ class Structure:
         self._index = index
         ivf = load_faiss().extract_index_ivf(index)
         self.lists, self.list_bytes = int(ivf.nlist), float(ivf.code_size * ivf.ntotal / ivf.nlist)
-        self._checked: tuple[int, bool] | None = None  # a state's generation, and whether the structure covers it
+        self._checked: tuple[object, bool] | None = None  # a state's generation, and whether the structure covers it
 
     @classmethod
     def open(cls, folder: Path) -> Structure | None:
@@ -204,8 +204,12 @@ class Structure:
             allowed: (rows,) mask of the rows that may be returned; None for all.
 
         Returns:
-            m arrays of (c,) int64 rows; None for a query that FAISS cannot answer.
+            m arrays of (c,) int64 rows; None for a query that FAISS cannot answer, or not more quickly than exact
+            search.
         """
+        results: list[NDArray[np.int64] | None] = [None] * len(queries)
+        if count > self.sheet.deepest:
+            return results
         faiss = load_faiss()
         wider = math.sqrt(max(1.0, count / (self.sheet.depth * RECALL_AT)))
         selector, share = None, 1.0
@@ -215,7 +219,6 @@ class Structure:
         lists = max(self.sheet.nprobe * wider, 2.0 * count * self.lists / self.sheet.rows)  # enough for so many rows
         norms = np.linalg.norm(queries.astype(np.float64), axis=1)
         waiting = np.flatnonzero((norms > 0) & (norms < _LONGEST))
-        results: list[NDArray[np.int64] | None] = [None] * len(queries)
         for nprobe in (min(self.lists, math.ceil(lists / share)), self.lists):
             for i, rows in zip(waiting, self._search(faiss, queries[waiting], count, nprobe, selector), strict=True):
                 results[i] = rows[(rows >= 0) & (rows < self.sheet.rows)]
@@ -301,26 +304,19 @@ class ApproximateSearcher:
             allowed = self.passing[: sheet.rows]
             few = min(sheet.deepest, _FEW_VALUES // queries.shape[1])
             if np.count_nonzero(self.passing) <= few:
-                return self.state.scattered_searcher(self.metric).among(self.passing).nearest(queries, k, after)
+                searcher = self.state.searcher(self.metric, scattered=True).among(self.passing)
+                return searcher.nearest(queries, k, after)
             if np.count_nonzero(allowed) <= few:  # most of the rows that pass are new, and so lie together
                 return self._exact().nearest(queries, k, after)
         # The length of a query does not affect the order of normalised features, but FAISS chooses lists better if it
         # has length 1 too.
         directions = _directions(queries) if self.state.normalized else queries
-        candidates = self._candidates(directions, sheet.depth * max(k, RECALL_AT), allowed)
+        candidates = self.structure.candidates(directions, sheet.depth * max(k, RECALL_AT), allowed)
         search = partial(self._nearest, k=k, after=after, allowed=allowed)
         if len(queries) < _MANY:
             return [*map(search, queries, directions, candidates)]
         with ThreadPoolExecutor(processors(), thread_name_prefix="nearest") as pool:
             return list(pool.map(search, queries, directions, candidates))
-
-    def _candidates(
-        self, directions: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None
-    ) -> list[NDArray[np.int64] | None]:
-        """Return the result of ``Structure.candidates``, or None for every query if exact search is as quick."""
-        if count > self.structure.sheet.deepest:
-            return [None] * len(directions)
-        return self.structure.candidates(directions, count, allowed)
 
     def _nearest(
         self,
@@ -333,7 +329,7 @@ class ApproximateSearcher:
         allowed: NDArray[np.bool_] | None,
     ) -> Neighbours:
         """Rank the candidates of one query, and fetch more if there are too few to be sure of the result."""
-        sheet, searcher = self.structure.sheet, self.state.scattered_searcher(self.metric)
+        sheet, searcher = self.structure.sheet, self.state.searcher(self.metric, scattered=True)
         count = sheet.depth * max(k, RECALL_AT)  # the recall was measured with no fewer candidates
         while candidates is not None:
             is_all = len(candidates) < count
@@ -346,7 +342,7 @@ class ApproximateSearcher:
                 hits = Neighbours(ranked.positions[begin : begin + k], ranked.distances[begin : begin + k])
                 return self._with_new_rows(query, hits, k, after)
             count = max(2 * count, sheet.depth * (begin + k))
-            (candidates,) = self._candidates(direction[None], count, allowed)
+            (candidates,) = self.structure.candidates(direction[None], count, allowed)
         return self._exact().nearest(query[None], k, after)[0]
 
     def _begin(self, ranked: Neighbours, after: Cursor) -> int:

@@ -129,11 +129,11 @@ def _empty(version: tuple[object, ...]) -> Columns:
     pairs = np.empty((0, 2), dtype=np.int32)
     values: dict[str, Any] = {name: Texts() for name in _TEXTS}
     values |= {name: np.empty(0, dtype=np.int32) for name in _BY_ROW}
-    return Columns(NO_TEXT, version, np.empty(0, dtype=np.int64), label_of=pairs, below=pairs, **values)
+    return Columns(None, version, np.empty(0, dtype=np.int64), label_of=pairs, below=pairs, **values)
 
 
 def of_rows(
-    generation: int, ids: NDArray[np.int64], roots: Roots, rows: Iterable[tuple[Any, ...]], labels: Iterable[Label]
+    generation: object, ids: NDArray[np.int64], roots: Roots, rows: Iterable[tuple[Any, ...]], labels: Iterable[Label]
 ) -> Columns:
     """Return columns made from rows and labels such as ``Tables.filter_columns`` and ``labelled_rows`` yield."""
     return _grown(replace(_empty(()), generation=generation), ids, roots, iter(rows), iter(labels))

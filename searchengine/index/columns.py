@@ -97,7 +97,7 @@ class Texts:
 class Columns:
     """The properties of the images of one state. Arrays are by row, (r,), unless noted otherwise."""
 
-    generation: int  # of the state
+    generation: object  # of the state
     version: tuple[object, ...]  # if it is the same, rows were only added or removed
     ids: NDArray[np.int64]
     labels: Texts

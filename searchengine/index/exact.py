@@ -10,7 +10,6 @@ float64.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,13 +81,6 @@ class Searcher:
             return Searcher(self._metric, rows, squared_norms, self._ids, self._positions)
         positions = few if self._positions is None else self._positions[few]
         return Searcher(self._metric, rows[few], squared_norms[few], self._ids[few], positions)
-
-    def reading(self, rows: NDArray[np.float32]) -> Searcher:
-        """Return a searcher that reads its rows from an equal matrix, which may be mapped in another way."""
-        searcher = copy(self)
-        searcher._matrix, searcher._measure = rows, copy(self._measure)
-        searcher._measure.rows = np.asarray(rows)
-        return searcher
 
     def nearest(self, queries: NDArray[np.float32], k: int, after: Cursor | None = None) -> list[Neighbours]:
         """Return the k nearest rows of each of (m, d) float32 queries, ordered by (distance, id); k >= 1.

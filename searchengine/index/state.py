@@ -47,7 +47,7 @@ Roots = dict[int, tuple[Path, str]]  # the image folders: id -> (present locatio
 class State:
     """The rows that searches see. A row is live if it has an image, and dead once that image was removed or changed."""
 
-    generation: int  # differs for every state that this process has loaded
+    generation: object  # differs for every state that this process has loaded
     data_version: int
     edits: str
     fingerprint: str
@@ -60,7 +60,7 @@ class State:
     squared_norms: NDArray[np.float64]  # (r,), infinite for dead rows
     ids: NDArray[np.int64]  # (r,), NO_IMAGE for dead rows
     roots: Roots
-    _searchers: dict[tuple[str, int], Searcher] = field(default_factory=dict)
+    _searchers: dict[tuple[str, int, bool], Searcher] = field(default_factory=dict)
 
     @property
     def live(self) -> NDArray[np.int64]:
@@ -104,19 +104,19 @@ class State:
         live = live[(ids <= newest) & ~np.isin(ids, list(without))]
         return np.asarray(self.scattered[np.sort(live[np.random.default_rng(0).permutation(len(live))[:n]])])
 
-    def searcher(self, metric: str | None = None, first: int = 0) -> Searcher:
-        """Return exact search over the rows from ``first`` on, by default in the index's metric; UnknownNameError."""
-        key = (metric or self.metric, first)
+    def searcher(self, metric: str | None = None, first: int = 0, *, scattered: bool = False) -> Searcher:
+        """Return exact search over the rows from ``first`` on, by default in the index's metric; UnknownNameError.
+
+        ``scattered`` is for searches that read only a few rows.
+        """
+        key = (metric or self.metric, first, scattered)
         if key not in self._searchers:  # if two threads both create one, either will do
+            rows = self.scattered if scattered else self.rows
             positions = np.arange(first, len(self.ids)) if first else None
             self._searchers[key] = Searcher(
-                key[0], self.rows[first:], self.squared_norms[first:], self.ids[first:], positions
+                key[0], rows[first:], self.squared_norms[first:], self.ids[first:], positions
             )
         return self._searchers[key]
-
-    def scattered_searcher(self, metric: str) -> Searcher:
-        """Return exact search over all rows, for searches that read only a few of them."""
-        return self.searcher(metric).reading(self.scattered)
 
 
 def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Path | None = None) -> State:
@@ -143,7 +143,7 @@ def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Pa
             squared_norms, ids = stored.arrays["squared_norms"], stored.arrays["ids"]
         try:
             if old is not None and old.edits != edits:
-                is_gone = np.ones(known, dtype=np.bool_)  # or was dead before: a dead row never gets another image
+                is_gone = np.arange(total) < known  # or was dead before: a dead row never gets another image
                 is_gone[np.fromiter(catalog.rows_before(known), np.int64)] = False
                 squared_norms[:known][is_gone], ids[:known][is_gone] = np.inf, NO_IMAGE
             new = np.fromiter(catalog.rows_from(known or None), _ROW)

@@ -52,7 +52,6 @@ class MilvusIndex(Index):
         self._lock = threading.Lock()
         self._columns: Columns | None = None
         self._state: State | None = None
-        self._generations: dict[tuple[str, int, object], int] = {}
 
     # -- search -----------------------------------------------------------------------------------------------------
 
@@ -103,7 +102,7 @@ class MilvusIndex(Index):
         if snapshot.about.images > COUNTED:
             return Facets(offered=False)
         with self._lock:
-            generation = self._generation_of(snapshot.about)
+            generation = snapshot.about.content
             if self._columns is None or self._columns.generation != generation:
                 rows = list(snapshot.all_rows(schema.EVERYTHING_BUT_FEATURE))
                 self._columns = column_reader.of_rows(
@@ -185,9 +184,8 @@ class MilvusIndex(Index):
                 f"{STATE_BYTES / 1e9:.0f} GB of features. Index a part of the images into a folder for it."
             )
         with self._lock:
-            generation = self._generation_of(snapshot.about)
-            if self._state is None or self._state.generation != generation:
-                self._state = _load_state(snapshot, generation)
+            if self._state is None or self._state.generation != snapshot.about.content:
+                self._state = _load_state(snapshot)
             return self._state
 
     def whole_set_searcher(self, state: State, metric: str, k: int, progress: Progress = QUIET) -> Searcher:
@@ -196,7 +194,7 @@ class MilvusIndex(Index):
 
     @property
     def generation(self) -> object:
-        return self._generation_of(self._about())
+        return self._about().content
 
     def __len__(self) -> int:
         return self._about().images
@@ -275,13 +273,8 @@ class MilvusIndex(Index):
     def _about(self) -> About:
         return self._snapshot().about
 
-    def _generation_of(self, about: About) -> int:
-        """Return a number for the content of the index, which differs even if a collection was created again."""
-        key = (about.entries.get("created", ""), about.generation, about.roots)
-        return self._generations.setdefault(key, len(self._generations))
 
-
-def _load_state(snapshot: Snapshot, generation: int) -> State:
+def _load_state(snapshot: Snapshot) -> State:
     """Load all features into memory."""
     about = snapshot.about
     rows = np.empty((about.images, about.dimension), dtype=np.float32)
@@ -291,7 +284,7 @@ def _load_state(snapshot: Snapshot, generation: int) -> State:
         ids.append(int(row["id"]))
     rows = rows[: len(ids)]
     return State(
-        generation=generation,
+        generation=about.content,
         data_version=about.generation,
         edits="",
         fingerprint=about.entries["fingerprint"],

@@ -87,6 +87,11 @@ class About:
         """Whether all features have norm 1."""
         return self.entries.get("normalized") == "1"
 
+    @property
+    def content(self) -> object:
+        """Differs whenever the content of the index does, even if the collection was created again."""
+        return self.entries.get("created", ""), self.generation, self.roots
+
     def to_text(self) -> str:
         """Return JSON that fits into a row; IndexingError."""
         text = json.dumps(asdict(self))

@@ -35,8 +35,6 @@ _TRIES = 5  # attempts to write the row for the whole
 _SETTLES = 0.25  # seconds; longer than readers use a snapshot
 _ROWS_AT_ONCE = 1000  # rows that are read to be changed
 
-_File = tuple[int | None, bytes]  # image folder, path
-
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
@@ -44,7 +42,6 @@ class _Stored:
 
     place: int
     norm2: float
-    file: _File | None
     content: bytes
 
     @property
@@ -67,7 +64,6 @@ class MilvusWriter(Writer):
         self._lease = Lease(connection)
         try:
             self._stored: dict[int, _Stored] = {}
-            self._by_file: dict[_File, int] = {}
             self._by_content: dict[bytes, int] = {}
             self._skipped: set[Place] = set()
             self._recover()
@@ -125,7 +121,7 @@ class MilvusWriter(Writer):
         self._drop_uncommitted()
         self._skipped = set(self.skipped())
         superseded = []
-        fields = ("id", "born", "root", "path", "raw", "content", "norm2", "facts")
+        fields = ("id", "born", "content", "norm2")
         rows = self._connection.each_row("place >= 0", fields)
         for _, of_image in itertools.groupby(rows, key=lambda row: int(row["id"])):
             *older, row = sorted(of_image, key=lambda row: int(row["born"]))
@@ -138,23 +134,15 @@ class MilvusWriter(Writer):
             self._write_about(replace(self._about, images=len(self._stored), squared=squared))
 
     def _remember(self, row: Mapping[str, Any]) -> None:
-        id_, path = int(row["id"]), schema.path_of(row)
+        id_, content = int(row["id"]), bytes.fromhex(row["content"])
         self._forget(id_)
-        file = None if path is None else (schema.root_of(row), path)
-        content = bytes.fromhex(row["content"])
-        self._stored[id_] = _Stored(int(row["place"]), float(row["norm2"]), file, content)
-        if file is not None:
-            self._by_file[file] = id_
+        self._stored[id_] = _Stored(int(row["place"]), float(row["norm2"]), content)
         if content:
             self._by_content.setdefault(content, id_)
 
     def _forget(self, id_: int) -> None:
         stored = self._stored.pop(id_, None)
-        if stored is None:
-            return
-        if stored.file is not None and self._by_file.get(stored.file) == id_:
-            del self._by_file[stored.file]
-        if self._by_content.get(stored.content) == id_:
+        if stored is not None and self._by_content.get(stored.content) == id_:
             del self._by_content[stored.content]
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -206,7 +194,6 @@ class MilvusWriter(Writer):
         generation = self._about.generation + 1
         try:
             rows = self._changed_rows(batch, generation) | self._new_rows(batch, generation)
-            self._check_paths(rows, batch.removed)
             self._connection.put(list(rows.values()), self._about.dimension)
             if self._connection.count(f"born == {generation}") != len(rows):
                 raise self._not_held()
@@ -229,7 +216,7 @@ class MilvusWriter(Writer):
                 squared=self._about.squared + norms2,
             )
         )
-        for id_ in (*batch.removed, *rows):  # all first, because two images may have swapped paths
+        for id_ in batch.removed:
             self._forget(id_)
         for row in rows.values():
             self._remember(row)
@@ -262,19 +249,6 @@ class MilvusWriter(Writer):
             if id_ in rows:
                 rows[id_] = schema.dated_row(rows[id_], shot)
         return {id_: {**row, "place": self._stored[id_].free, "born": generation} for id_, row in rows.items()}
-
-    def _check_paths(self, rows: Mapping[int, Row], removed: Sequence[int]) -> None:
-        """Raise IndexingError if two images would have the same path."""
-        gone = {*rows, *removed}
-        taken: set[_File] = set()
-        for row in rows.values():
-            root, path = schema.root_of(row), schema.path_of(row)
-            if root is None or path is None:
-                continue
-            other = self._by_file.get((root, path))
-            if (root, path) in taken or (other is not None and other not in gone):
-                raise IndexingError(f"Two images would have the path {row['path']}.")
-            taken.add((root, path))
 
     def forget_skipped(self, files: Iterable[Place]) -> None:
         self._delete_skipped(files)

@@ -242,7 +242,7 @@ def test_a_batch_that_fails_leaves_nothing(opened: tuple[Writer, Index]) -> None
     writer, index = opened
     add(writer, np.eye(DIMENSION)[:1], row("a.jpg"))
     with pytest.raises(SearchEngineError):
-        add(writer, np.eye(DIMENSION)[:2], row("b.jpg"), row("a.jpg"))  # the path a.jpg is taken
+        add(writer, np.eye(DIMENSION)[:2], row("b.jpg"), row("c.jpg", id_=1))  # the id 1 is taken
     assert [record.path for record in index.sample(9)] == ["a.jpg"]
     add(writer, np.eye(DIMENSION)[2:], row("c.jpg"))
     np.testing.assert_array_equal(index.feature(index.search(np.eye(DIMENSION)[2], 1)[0][0].id), [0, 0, 1])
