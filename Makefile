@@ -55,10 +55,9 @@ $(READY_DEV): requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	$(install_lock)
 	@touch $(READY) $@
 
-# Run tests in one worker per core, at most four, because each may hold a model in memory. The tests of a module run in the
-# same worker, because they share fixtures, and in the order set by tests/conftest.py. JOBS=0 runs all in one process.
+# Run tests in several workers; tests/conftest.py decides how many, and who gets which tests. JOBS=0 runs all in one process.
 JOBS ?= auto
-PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS)
 
 test: $(READY_DEV)
 	$(PYTEST) $(TESTS)

@@ -12,8 +12,11 @@ import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+from xdist.remote import Producer
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from searchengine.extractors import export, frameworks
+from searchengine.processors import processors
 from searchengine.settings import Settings, variable
 
 if TYPE_CHECKING:
@@ -38,10 +41,36 @@ def cache_dir_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "cache"
 
 
+# These load TensorFlow, which takes seconds and a gigabyte.
+LOADS_TENSORFLOW = (
+    "tests/extractors/",
+    "tests/learn/triplets/",
+    "tests/indexing/test_model.py",
+    "tests/test_compat.py",
+)
+
+
+class ByModule(LoadScopeScheduling):
+    """Gives all tests of a module to one worker, because they share fixtures, and all with TensorFlow to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "TensorFlow" if nodeid.startswith(LOADS_TENSORFLOW) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
+    config.option.loadscopereorder = False  # in the order of ``pytest_collection_modifyitems``
+    return ByModule(config, log)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than processors, because tests also wait: for a browser, a server or the disk."""
+    return min(4, processors() + 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules with slow tests first, so that no worker begins a long one when the others have nothing left to do."""
+    """Long modules first, so that no worker begins one when the others have nothing left to do."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (not item.nodeid.startswith(LOADS_TENSORFLOW), item.path not in slow))
 
 
 def pytest_collection_finish() -> None:
