@@ -143,7 +143,7 @@ def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Pa
             squared_norms, ids = stored.arrays["squared_norms"], stored.arrays["ids"]
         try:
             if old is not None and old.edits != edits:
-                is_gone = np.arange(total) < known  # or was dead before: a dead row never gets another image
+                is_gone = np.ones(known, dtype=np.bool_)  # or was dead before: a dead row never gets another image
                 is_gone[np.fromiter(catalog.rows_before(known), np.int64)] = False
                 squared_norms[:known][is_gone], ids[:known][is_gone] = np.inf, NO_IMAGE
             new = np.fromiter(catalog.rows_from(known or None), _ROW)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -173,16 +173,23 @@ def test_an_image_of_another_index_is_found_by_content_or_path(opened: tuple[Wri
     assert index.find(other("none.jpg", None)) is None
 
 
-def test_a_larger_sample_includes_a_smaller_one(opened: tuple[Writer, Index]) -> None:
+def test_a_sample_is_even_by_id_and_part_of_a_larger_one(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
-    add(writer, np.zeros((100, DIMENSION)), *numbered(100))
-    before: set[int] = set()
-    for n in (0, 1, 5, 10, 50, 100, 200):
-        ids = [record.id for record in index.sample(n)]
-        assert len(ids) == min(n, 100)
-        assert ids == sorted(ids)
-        assert before <= set(ids)
-        before = set(ids)
+    for count in (1, 2, 3, 64, 65, 100):
+        add(writer, np.zeros((count - len(index), DIMENSION)), *numbered(count)[len(index) :])
+        before: set[int] = set()
+        for n in (0, 1, 2, 3, 5, 10, 50, 64, 100, 200):
+            ids = [record.id for record in index.sample(n)]
+            assert len(ids) == min(n, count)
+            assert ids == sorted(ids)
+            assert before <= set(ids)
+            gaps = [following - id_ for id_, following in pairwise([0, *ids, count + 1])]
+            assert max(gaps) <= 4 * count / max(len(ids), 1) + 1
+            before = set(ids)
+    writer.commit(Batch(removed=[*range(1, 81)]))
+    assert [record.id for record in index.sample(50)] == [*range(81, 101)]
+    writer.commit(Batch(removed=[*range(81, 101)]))
+    assert index.sample(5) == []
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -203,6 +210,7 @@ def test_a_reader_sees_each_commit(opened: tuple[Writer, Index]) -> None:
 def test_a_batch_changes_everything_at_once(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
     add(writer, np.eye(DIMENSION), row("a.jpg", "x"), row("b.jpg"), row("c.jpg"))
+    assert len(index) == 3  # the reader knows the rows that change
     state = FileState(11, 2, settled=True)
     writer.commit(
         Batch(
