@@ -1,4 +1,4 @@
-"""What comes in over a real connection: odd ids, odd methods, odd forms, slow clients and those that hang up."""
+"""Requests over a real connection: unusual methods and forms, slow clients, and clients that disconnect."""
 
 from __future__ import annotations
 
@@ -26,18 +26,6 @@ pytestmark = pytest.mark.slow
 LIMIT = 1_000_000
 LARGE = "zz.png"
 PICTURE = encoded(draw(COLOURS["red"]), "JPEG")
-NUMBERS = [
-    "0",
-    "-1",
-    str(2**63),
-    "1e3",
-    "../../etc",
-    "..%2F..%2Fetc%2Fpasswd",
-    "%2e%2e/%2e%2e/etc",
-    "1%00",
-    "0x1",
-    "1;2",
-]
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +37,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     assert offline(images, folder / "index").wait(600) == 0
     with served(images, folder / "index", folder / "log", SEARCHENGINE_MAX_UPLOAD_MB="1") as server:
         yield server
-
-
-def refused(answer: tuple[int, dict[str, str], bytes]) -> None:
-    status, headers, body = answer
-    assert status in (400, 404)
-    assert b"root:" not in body
-    assert headers["cache-control"] == "no-store"
-    assert headers["x-content-type-options"] == "nosniff"
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_ids(server: Watched, number: str) -> None:
-    for address in (f"/search?id={number}", f"/images/{number}", f"/thumbnails/{number}", f"/compare?id={number}"):
-        refused(server.ask("GET", address))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +71,7 @@ def test_forms(server: Watched, body: bytes, content_type: str | None) -> None:
     assert headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("more", [-1, 0, 1, 2000, 70_000])
+@pytest.mark.parametrize("more", [-1, 0, 1, 70_000, 2_000_000])
 def test_the_limit_is_exact(server: Watched, more: int) -> None:
     """A picture of exactly so many bytes, as a whole and in chunks."""
     body = form(("image", PICTURE.ljust(LIMIT + more, b"\0"), "a.jpg"))
@@ -189,20 +163,6 @@ def test_headers(server: Watched, address: str) -> None:
         assert "static" in address or "v=" in address
 
 
-def test_what_is_kept_by_browsers(server: Watched) -> None:
-    """For ever only under an address that changes with the content; all else is asked for again, and answered 304."""
-    page = server.ask("GET", "/")[2].decode()
-    for pattern in (r'"(/static/[^"]+)"', r'"(/thumbnails/[^"]+v=[^"]+)"'):
-        for address in re.findall(pattern, page)[:12]:
-            assert "immutable" in server.ask("GET", address)[1]["cache-control"], address
-    for address in ("/images/1", "/thumbnails/1"):
-        headers = server.ask("GET", address)[1]
-        assert "no-cache" in headers["cache-control"]
-        status, _, body = server.ask("GET", address, headers={"If-None-Match": headers["etag"]})
-        assert (status, body) == (304, b"")
-    assert "private" in server.ask("GET", "/")[1]["cache-control"]
-
-
 BEGINNING = (
     b"POST /search HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
     b"Content-Type: multipart/form-data; boundary=b\r\n"
@@ -249,17 +209,6 @@ def large_original(server: Watched) -> str:
     return next(f"/images/{hit['id']}" for hit in hits if hit["path"] == LARGE)
 
 
-def test_slow_clients_of_every_kind_keep_nobody_waiting(server: Watched) -> None:
-    large, body = large_original(server), form(("image", PICTURE, "a.jpg"))
-    with contextlib.ExitStack() as ways:
-        every = [ways.enter_context(slow_clients(way, 20, server.port, large)) for way in WAYS]
-        for _ in range(3):
-            assert server.ask("GET", "/")[0] == 200
-            assert server.ask("POST", "/search", body, MULTIPART)[0] == 200
-            for clients in every:
-                clients.drip()
-
-
 @pytest.mark.torture
 @pytest.mark.parametrize(
     "ways", [list(WAYS), *(pytest.param([way], marks=pytest.mark.longest) for way in WAYS)], ids=["all kinds", *WAYS]
@@ -287,9 +236,3 @@ def test_slow_clients_wait_alone(server: Watched, ways: list[str]) -> None:
         print(f"closed after {time.monotonic() - began:.0f} s")
     print(f"{len(waited)} answers to others, in {np.median(waited):.3f} s, at most {max(waited):.3f} s")
     assert all("not reading" in way for way in left), left
-
-
-def test_nothing_of_a_request_is_kept(server: Watched) -> None:
-    before = {file for file in server.index_dir.iterdir() if not file.name.startswith("catalog.sqlite-")}
-    server.ask("POST", "/search", form(("image", PICTURE, "../../../kept.jpg")), MULTIPART)
-    assert {file for file in server.index_dir.iterdir() if not file.name.startswith("catalog.sqlite-")} == before

@@ -47,6 +47,8 @@ EVERYWHERE = [
     ("/images/0", 404, HTML, JSON),
     ("/images/-1", 404, HTML, JSON),
     ("/images/..%2f..%2fetc%2fpasswd", 404, HTML, JSON),
+    ("/images/%2e%2e/%2e%2e/etc", 404, HTML, JSON),
+    ("/images/1%00", 404, HTML, JSON),
     ("/images/", 404, HTML, JSON),
     ("/thumbnails/1", 200, JPEG, JPEG),
     ("/thumbnails/1?v=12345678", 200, JPEG, JPEG),

@@ -133,18 +133,6 @@ def test_no_tensorflow_is_loaded(server: Server) -> None:
     assert "/site-packages/tensorflow/" not in loaded
 
 
-def test_too_large_uploads_get_a_response(server: Server) -> None:
-    headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    body = form(("image", bytes(3_000_000), "large.png"))
-    status, _, page = server.ask("POST", "/search", body, headers)
-    assert status == 413
-    assert "larger than 1 MB" in page.decode()
-    chunks = (body[at : at + 65536] for at in range(0, len(body), 65536))
-    status, _, page = server.ask("POST", "/search", chunks, headers, encode_chunked=True)
-    assert status == 413
-    assert "larger than 1 MB" in page.decode()
-
-
 def test_a_growing_index_shows_without_a_restart(server: Server) -> None:
     (server.images / "new.png").write_bytes(encoded(draw(COLOURS["white"], (90, 90), 999)))
     index(server.images, server.index_dir)
