@@ -24,7 +24,6 @@ class Publisher:
     ranges: bool = True
     marks: bool = True
     says: int | None = None  # a wrong length to announce
-    headers: dict[str, dict[str, str]] = field(default_factory=dict)  # more of them, by path
     statuses: list[int] = field(default_factory=list)  # answered before anything else
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range of each request
     base: str = ""
@@ -36,9 +35,6 @@ class Publisher:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     publisher: Publisher
-
-    def do_HEAD(self) -> None:
-        self._only_headers(200 if self.path in self.publisher.files else 404)
 
     def do_GET(self) -> None:
         publisher, wanted = self.publisher, self.headers.get("Range")
@@ -62,10 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        for name, value in publisher.headers.get(self.path, {}).items():
-            if name != "Server":
-                self.send_header(name, value)
-        if publisher.marks and "ETag" not in publisher.headers.get(self.path, {}):
+        if publisher.marks:
             self.send_header("ETag", publisher.mark(data))
         length = len(data) - start
         self.send_header("Content-Length", str(publisher.says if publisher.says is not None and not start else length))
@@ -79,9 +72,6 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**(headers or {}), "Content-Length": "0", "Connection": "close"}.items():
             self.send_header(name, value)
         self.end_headers()
-
-    def version_string(self) -> str:
-        return self.publisher.headers.get(self.path, {}).get("Server", "a publisher")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
