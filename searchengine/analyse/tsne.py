@@ -80,30 +80,23 @@ def place_new(
         neighbours, _ = _neighbours(fitted, 1, progress, of=new)
         return np.asarray(places[neighbours[:, 0]], dtype=np.float32)
     library = import_extra("openTSNE", "openTSNE", "map")
-
-    class Affinities(library.affinity.Affinities):  # type: ignore[name-defined, misc]
-        """Affinities of new rows to their nearest fitted rows."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.P = np.empty((len(fitted), 0))  # openTSNE only uses its length
-
-        def to_new(self, data: NDArray[np.float32], return_distances: bool = False) -> Any:
-            k = min(_PLACING_NEIGHBOURS, len(fitted))
-            neighbours, distances = _neighbours(fitted, k, progress, of=data)
-            used = min(k, int(3 * _PLACING_PERPLEXITY))
-            weights = library.affinity.joint_probabilities_nn(
-                neighbours[:, :used],
-                distances[:, :used],
-                [min(_PLACING_PERPLEXITY, used / 3)],
-                symmetrize=False,
-                normalization="point-wise",
-                n_reference_samples=len(fitted),
-            )
-            return (weights, neighbours, distances) if return_distances else weights
-
-    reference = library.TSNEEmbedding(places.astype(np.float64), Affinities(), negative_gradient_method="bh")
-    partial = reference.prepare_partial(new, initialization="median", k=_PLACING_NEIGHBOURS)
+    k = min(_PLACING_NEIGHBOURS, len(fitted))
+    neighbours, distances = _neighbours(fitted, k, progress, of=new)
+    used = min(k, int(3 * _PLACING_PERPLEXITY))
+    weights = library.affinity.joint_probabilities_nn(
+        neighbours[:, :used],
+        distances[:, :used],
+        [min(_PLACING_PERPLEXITY, used / 3)],
+        symmetrize=False,
+        normalization="point-wise",
+        n_reference_samples=len(fitted),
+    )
+    known = places.astype(np.float64)
+    none = np.empty(
+        (len(fitted), 0)
+    )  # the affinities of fitted rows: openTSNE checks their number, but does not use them
+    reference = library.TSNEEmbedding(known, library.affinity.PrecomputedAffinities(none, normalize=False))
+    partial = library.PartialTSNEEmbedding(np.median(known[neighbours], axis=1), reference, weights)
     iterations = _PLACING_ITERATIONS if len(new) <= _MANY_NEW else _ITERATIONS_OF_MANY
     partial = partial.optimize(
         iterations,
