@@ -41,9 +41,8 @@ def main() -> None:
         assert one.replicates is not None
         assert other.replicates is not None
         without = (one.replicates.astype(np.float64) - other.replicates)[:, :, [main_one]]
-        error = float(statistics.spread(without, groups)[0])
-        held = statistics.usable_groups(without, groups)
-        wrong["jackknife over photos"] += statistics.t_p(float(differences.mean()), error, held) < 0.05
+        errors, held = statistics.spread(without, groups)
+        wrong["jackknife over photos"] += int(statistics.t_p(differences.mean(axis=0), errors, held)[0] < 0.05)
         wrong["permutation over queries"] += float(statistics.sign_flip_p(differences, random, 999)[0]) < 0.05
     for name, times in wrong.items():
         print(f"{name:26} {times / options.rounds:6.1%} of {options.rounds} rounds, {count} photos")

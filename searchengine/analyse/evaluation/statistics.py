@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import combinations
 from typing import Final
@@ -80,13 +81,12 @@ def sign_flip_p(differences: Values, random: np.random.Generator, flips: int = F
     return np.asarray((1.0 + beyond) / (1.0 + flips), dtype=np.float64)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for asking several questions at once (Holm 1979)."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
+def holm(p_values: Values) -> Values:
+    """Adjust (n, ...) p-values for asking n questions at once (Holm 1979)."""
+    order = np.argsort(p_values, axis=0)
+    multiplied = np.take_along_axis(p_values, order, axis=0).T * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty_like(p_values)
+    np.put_along_axis(adjusted, order, np.maximum.accumulate(multiplied.T, axis=0).clip(max=1.0), axis=0)
     return adjusted
 
 
@@ -124,52 +124,40 @@ def without_each_group(
     return measured(places, gains, recall_ks)
 
 
-def usable_groups(replicates: Values, of_query: NDArray[np.int64]) -> int:
-    """Count the groups that ``spread`` can use: those that have a query, and without which queries remain.
-
-    With few photos, some groups are empty, and removing an empty group changes nothing.
-    """
-    usable = np.flatnonzero(_remaining(replicates, of_query).any(axis=0))
-    return len(np.intersect1d(of_query, usable))
-
-
-def spread(replicates: Values, of_query: NDArray[np.int64]) -> Values:
-    """Return (m,) standard errors of the means, from (q, GROUPS, m) values without each group.
+def spread(replicates: Values, of_query: NDArray[np.int64]) -> tuple[Values, int]:
+    """Return (m,) standard errors of the means, from (q, GROUPS, m) values without each group, and the groups used.
 
     ``of_query`` is the (q,) group of each query. The mean without a group also leaves out the queries of the group, and
-    those with nothing relevant left. With fewer than two ``usable_groups``, the errors are 0.
+    those with nothing relevant left. Only groups that have a query, and without which queries remain, are counted: with
+    few photos, some groups are empty, and removing an empty group changes nothing. With fewer than two, the errors are
+    0.
     """
-    remaining = _remaining(replicates, of_query)
+    remaining = of_query[:, None] != np.arange(GROUPS)  # (q, g)
+    remaining &= ~np.isnan(replicates).any(axis=2)
     count = remaining.sum(axis=0)
     sums = np.where(remaining[:, :, None], replicates, 0.0).sum(axis=0)  # (g, m)
     means = sums[count > 0] / count[count > 0, None]
-    groups = max(usable_groups(replicates, of_query), 1)
-    return np.asarray(np.sqrt((groups - 1) / groups * ((means - means.mean(axis=0)) ** 2).sum(axis=0)))
+    groups = len(np.intersect1d(of_query, np.flatnonzero(count)))
+    factor = (groups - 1) / groups if groups else 0.0
+    return np.asarray(np.sqrt(factor * ((means - means.mean(axis=0)) ** 2).sum(axis=0))), groups
 
 
-def _remaining(replicates: Values, of_query: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return (q, GROUPS) bool: which queries remain without each group."""
-    remaining: NDArray[np.bool_] = of_query[:, None] != np.arange(GROUPS)
-    remaining &= ~np.isnan(replicates).any(axis=2)
-    return remaining
-
-
-def margin(error: float, groups: int) -> float:
-    """Return half the width of the 95 % interval for a number of usable groups; infinite with fewer than two."""
+def margin(errors: Values, groups: int) -> Values:
+    """Return half the widths of the 95 % intervals for a number of groups; infinite with fewer than two."""
     from scipy.stats import t  # type: ignore[import-untyped]
 
-    return float(t.ppf((1 + LEVEL) / 2, groups - 1)) * error if groups > 1 else math.inf
+    return np.asarray(t.ppf((1 + LEVEL) / 2, groups - 1) * errors) if groups > 1 else np.full_like(errors, math.inf)
 
 
-def t_p(difference: float, error: float, groups: int) -> float:
-    """Return the two-sided p-value of Student's t, ``groups`` - 1 degrees of freedom; 1 with fewer than two groups."""
+def t_p(differences: Values, errors: Values, groups: int) -> Values:
+    """Return two-sided p-values of Student's t, ``groups`` - 1 degrees of freedom; 1 with fewer than two groups."""
     from scipy.stats import t
 
     if groups < 2:
-        return 1.0
-    if error == 0.0:
-        return 1.0 if difference == 0.0 else 0.0
-    return float(2.0 * t.sf(abs(difference) / error, groups - 1))
+        return np.ones_like(differences)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2.0 * t.sf(np.abs(differences) / errors, groups - 1)
+    return np.where(differences == 0.0, 1.0, p)
 
 
 # -- comparing evaluations --------------------------------------------------------------------------------------------
@@ -192,12 +180,8 @@ def compare(evaluations: Sequence[Evaluation], *, seed: int = 0) -> tuple[Compar
     """
     pairs = [_Pair(first, second, seed) for first, second in combinations(evaluations, 2)]
     names = [figure.name for figure in evaluations[0].figures] if evaluations else []
-    p = [holm([float(pair.p[i]) for pair in pairs]) for i in range(len(names))]  # a list of pairs for each measure
-    p_here = [holm([float(pair.p_here[i]) for pair in pairs]) for i in range(len(names))]
-    return tuple(
-        pair.compare(names, [of_pairs[n] for of_pairs in p], [of_pairs[n] for of_pairs in p_here])
-        for n, pair in enumerate(pairs)
-    )
+    p, p_here = (holm(np.array(p_values)) for p_values in ([pair.p for pair in pairs], [pair.p_here for pair in pairs]))
+    return tuple(pair.compare(names, *adjusted) for pair, *adjusted in zip(pairs, p, p_here, strict=True))
 
 
 class _Pair:
@@ -226,30 +210,21 @@ class _Pair:
         self.p_here = sign_flip_p(self.differences, random)
         groups = groups_of([first.per_query.keys[row] for row in rows_before])
         replicates = np.float64(1.0) * without_after[rows_after] - without_before[rows_before]  # (c, groups, m)
-        self.error = spread(replicates, groups)  # (m,)
-        self.groups = usable_groups(replicates, groups)
-        means = self.differences.mean(axis=0)
-        self.p = [t_p(float(d), float(e), self.groups) for d, e in zip(means, self.error, strict=True)]
+        self.error, self.groups = spread(replicates, groups)
+        self.p = t_p(self.differences.mean(axis=0), self.error, self.groups)
 
-    def compare(self, names: Sequence[str], p: Sequence[float], p_here: Sequence[float]) -> Comparison:
-        differences = []
-        for i, name in enumerate(names):
-            mean = float(self.differences[:, i].mean())
-            half = margin(float(self.error[i]), self.groups)
-            differences.append(
-                Difference(
-                    name,
-                    float(self.values_before[:, i].mean()),
-                    float(self.values_after[:, i].mean()),
-                    mean,
-                    mean - half if self.groups > 1 else None,
-                    mean + half if self.groups > 1 else None,
-                    p[i],
-                    float(self.low[i]),
-                    float(self.high[i]),
-                    p_here[i],
-                )
-            )
+    def compare(self, names: Sequence[str], p: Values, p_here: Values) -> Comparison:
+        """Return the comparison, with (m,) p-values that have been adjusted for the number of pairs."""
+        means = self.differences.mean(axis=0)
+        half = margin(self.error, self.groups)
+        columns = (
+            *(self.values_before.mean(axis=0), self.values_after.mean(axis=0), means, means - half, means + half),
+            *(p, self.low, self.high, p_here),
+        )
+        rows = zip(names, *(column.tolist() for column in columns), strict=True)
+        differences = [Difference(*row) for row in rows]
+        if self.groups < 2:
+            differences = [replace(difference, low=None, high=None) for difference in differences]
         main = next(difference for difference in differences if difference.name == MAIN)
         better = None
         if max(main.p, main.p_here) < _ALPHA:  # with few queries, the jackknife alone could be wrong

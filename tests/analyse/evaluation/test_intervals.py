@@ -44,6 +44,6 @@ def test_no_difference_is_no_evidence() -> None:
 
 
 def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
+    of_two_measures = np.array([[0.01, 0.5], [0.04, 0.9], [0.03, 0.2]])
+    np.testing.assert_allclose(holm(of_two_measures), [[0.03, 1.0], [0.06, 1.0], [0.06, 0.6]])
+    assert holm(np.array([])).tolist() == []

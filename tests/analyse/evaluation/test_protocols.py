@@ -267,7 +267,8 @@ def test_few_photos_have_a_wide_interval_and_two_have_none(imported: Make) -> No
     main = next(difference for difference in comparison.differences if difference.name == "mAP")
     held = len({int(group) for group in groups_of([f"{i}.png" for i in range(8)])})
     assert main.low is not None
-    assert t_p(main.difference, (main.difference - main.low) / margin(1.0, held), held) == pytest.approx(main.p)
+    half, one_error = np.array([main.difference - main.low]), margin(np.ones(1), held)
+    assert t_p(np.array([main.difference]), half / one_error, held) == pytest.approx(main.p)
     pair = [imported(name, [[0.0], [far], [1.0]], ["a", "a", "b"]) for name, far in (("near", 0.5), ("far", 2.0))]
     evaluations = [leave_one_out(index, TWO) for index in pair]
     (comparison,) = compare(evaluations)
