@@ -8,9 +8,9 @@ and no place depends on which other images are added.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,9 +158,8 @@ def make_map(index: Index, options: MapOptions | None = None, progress: Progress
     )
 
 
-def whole_map(rows: Rows, settings: Settings | None = None, progress: Progress = QUIET) -> tuple[Reduction, Places]:
+def whole_map(rows: Rows, settings: Settings, progress: Progress = QUIET) -> tuple[Reduction, Places]:
     """Lay out all rows: principal components, then t-SNE."""
-    settings = settings or Settings()
     import_extra("openTSNE", "openTSNE", "map")
     reduction = principal_components(rows, seed=settings.seed, progress=progress)
     return reduction, tsne(reduction.project(rows), **asdict(settings), progress=progress)
@@ -176,12 +175,9 @@ def _check(options: MapOptions) -> None:
 
 
 def _settings(options: MapOptions, old: StoredData[MapSheet] | None) -> Settings:
+    given: dict[str, Any] = {"perplexity": options.perplexity, "iterations": options.iterations, "seed": options.seed}
     before = Settings() if old is None else _settings_of(old.sheet)
-    return Settings(
-        before.perplexity if options.perplexity is None else options.perplexity,
-        before.iterations if options.iterations is None else options.iterations,
-        before.seed if options.seed is None else options.seed,
-    )
+    return replace(before, **{name: value for name, value in given.items() if value is not None})
 
 
 def _settings_of(sheet: MapSheet) -> Settings:

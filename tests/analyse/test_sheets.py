@@ -57,12 +57,24 @@ def test_a_folder_knows_what_its_sheets_show(tmp_path: Path) -> None:
     assert draw(replace(first, title="another"), second) == (1, {7})
     red.write_bytes(picture((250, 0, 0), (64, 32)))
     assert draw(replace(first, title="another"), second) == (1, NONE)  # picture 7 exists now
+    red.unlink()
+    assert draw(replace(first, title="another")) == (0, {7})  # a sheet that shows it is not drawn over
     (out / "2.jpg").write_bytes(b"cut short")
     assert draw(second) == (1, NONE)
     (out / "2.jpg").write_bytes(b"cut short")
     assert SheetFolder(out).remove_others(()) == 1  # 2.jpg is another file by now
     assert not (out / "1.jpg").exists()
     assert (out / "2.jpg").exists()
+
+
+def test_a_sheet_is_drawn_again_when_a_damaged_picture_is_whole_again(tmp_path: Path) -> None:
+    red = tmp_path / "red.png"
+    red.write_bytes(b"damaged")
+    sheet = Sheet("1.jpg", [Entry(record(7, red))], 6)
+    assert SheetFolder(tmp_path / "out").draw([sheet], QUIET) == (1, {7})
+    red.write_bytes(picture((250, 0, 0), (64, 32)))
+    assert SheetFolder(tmp_path / "out").draw([sheet], QUIET) == (1, NONE)
+    assert SheetFolder(tmp_path / "out").draw([sheet], QUIET) == (0, NONE)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"1.jpg": {"key": 1}}', '{"1.jpg"'])
