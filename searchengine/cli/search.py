@@ -16,7 +16,7 @@ from searchengine.cli.options import ENGINE, MILVUS, metric_option, open_engine,
 from searchengine.cli.output import print_json, print_note, print_result, shown
 from searchengine.errors import ImageError, QueryError
 from searchengine.index.filters import FIELDS, Cursor, Filter, unknown_choices
-from searchengine.index.metrics import alike, metric_title
+from searchengine.index.metrics import metric_title, rank_alike
 from searchengine.query import DEFAULT_RULE, DISLIKED, LIKED, RULES, Box, Example, Query, Sign
 from searchengine.spelling import parse_id, split_box
 
@@ -200,7 +200,8 @@ def _answer(
         results = engine.search(ready, feature_of=_naming_files(files, engine))
         votes = _vote(engine, ready, results.start) if vote else []
         labels = {record.id: record.labels for record in index.known([hit.id for hit in results])}
-        if query.metric and index.metric in alike(query.metric, normalized=index.normalized):
+        metric = query.metric or index.metric
+        if metric != index.metric and rank_alike(metric, index.metric, normalized=index.normalized):
             print_note(f"These features have length 1, so {metric_title(index.metric)} gives the same order.")
         for note in unknown_choices(index.facets(), query.filter) if query.filter else ():
             print_note(note)

@@ -65,14 +65,10 @@ def rank_alike(metric: str, other: str, *, normalized: bool) -> bool:
     return metric == other or (normalized and metric in _ALIKE_WHEN_NORMALIZED and other in _ALIKE_WHEN_NORMALIZED)
 
 
-def alike(metric: str, *, normalized: bool) -> tuple[str, ...]:
-    """Return the other metrics that give the same order."""
-    return tuple(other for other in METRICS if other != metric and rank_alike(metric, other, normalized=normalized))
-
-
 def alike_sentence(metric: str, *, normalized: bool) -> str:
     """Return a sentence that names the metrics with the same order, or "" if there are none."""
-    others = [metric_title(other) for other in alike(metric, normalized=normalized)]
+    alike = (other for other in METRICS if other != metric and rank_alike(metric, other, normalized=normalized))
+    others = [metric_title(other) for other in alike]
     if not others:
         return ""
     return f"These features have length 1, so {' and '.join(others)} give the same order."

@@ -268,8 +268,8 @@ class Writer(Protocol):
         """Remove files that are gone from the list of skipped files."""
         ...
 
-    def compact_if_sparse(self) -> bool:
-        """Free the space of removed images if that is worth it, and return whether that was done; IndexingError."""
+    def compact_if_sparse(self) -> None:
+        """Free the space of removed images if that is worth it; IndexingError."""
         ...
 
     def back_up(self) -> None:

@@ -186,11 +186,9 @@ class IndexWriter(Writer):
     # The new file is written and flushed under a new name; then the catalog names it. So a reader maps one file or the
     # other. A run that is killed in between leaves a stray file, which the next run deletes.
 
-    def compact_if_sparse(self) -> bool:
-        if self._features.rows - self.count() <= _COMPACT_ABOVE * self._features.rows:
-            return False
-        self.compact()
-        return True
+    def compact_if_sparse(self) -> None:
+        if self._features.rows - self.count() > _COMPACT_ABOVE * self._features.rows:
+            self.compact()
 
     def compact(self) -> None:
         """Copy the live rows into a new file and publish it in one transaction; ids stay the same."""

@@ -44,14 +44,17 @@ def test_near_duplicates_far_from_the_origin_are_ranked_correctly() -> None:
     np.testing.assert_array_equal(found.distances, np.arange(50))
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_a_thousand_equal_rows_are_ordered_by_id(scale: float) -> None:
-    rows = np.full((1000, 8), scale, dtype=np.float32)
-    ids = np.random.default_rng(1).permutation(1000).astype(np.int64)
-    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-    (found,) = exact.Searcher(metrics.EUCLIDEAN, rows, norms, ids).nearest(rows[:1], 5)
-    assert ids[found.positions].tolist() == [0, 1, 2, 3, 4]
-    assert found.distances.tolist() == [0.0] * 5
+def counted(metric: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that receives how many rows are measured exactly, each time."""
+    measure, measured = distances.MEASURES[metric], []
+    exact_distances = measure.distances
+
+    def distances_of(self: Any, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        measured.append(len(positions))
+        return exact_distances(self, positions, query)
+
+    monkeypatch.setattr(measure, "distances", distances_of)
+    return measured
 
 
 @pytest.mark.parametrize("metric", metrics.METRICS)
@@ -59,14 +62,7 @@ def test_equal_rows_are_not_all_measured_for_each_of_them(metric: str, monkeypat
     rows = np.zeros((3000, 8), dtype=np.float32)
     rows[::2] = [1, -0.0, 2, 0, 0, 0, 0, 3]
     rows[::3, 1] = 0.0
-    measure, measured = distances.MEASURES[metric], []
-    exact_distances = measure.distances
-
-    def counted(self: Any, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        measured.append(len(positions))
-        return exact_distances(self, positions, query)
-
-    monkeypatch.setattr(measure, "distances", counted)
+    measured = counted(metric, monkeypatch)
     neighbours = exact.Searcher.of_rows(rows, metric).nearest(rows, 3)
     assert [neighbours[i].positions.tolist() for i in (0, 4, 2998)] == [[0, 2, 4]] * 3
     assert sum(measured) <= 20 * 3000  # two distinct queries in each block, instead of 3000 * 1500 and more
@@ -86,16 +82,9 @@ def test_near_duplicates_are_not_all_measured_for_each_of_them(
     norms[5::50] = np.inf
     ids = random.permutation(400).astype(np.int64)
     expected = [exact.Searcher(metric, rows, norms, ids).nearest(query[None], 6)[0] for query in rows]
-    measure, measured = distances.MEASURES[metric], []
-    exact_distances = measure.distances
-
-    def counted(self: Any, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        measured.append(len(positions))
-        return exact_distances(self, positions, query)
-
     monkeypatch.setattr(exact, "_CROWD", 20)
     monkeypatch.setattr(exact, "_NARROW_VALUES", 1000)
-    monkeypatch.setattr(measure, "distances", counted)
+    measured = counted(metric, monkeypatch)
     for neighbours, alone in zip(exact.Searcher(metric, rows, norms, ids).nearest(rows, 6), expected, strict=True):
         assert neighbours.positions.tolist() == alone.positions.tolist()
         assert neighbours.distances.tolist() == alone.distances.tolist()

@@ -222,13 +222,19 @@ def test_searches_continue_while_columns_are_read(tmp_path: Path, monkeypatch: p
         assert counted.result(timeout=60) == 0
 
 
+def queries(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[object]:
+    """Return a list that receives the arguments of each call of some methods of the catalog."""
+    read: list[object] = []
+    for name in names:
+        method = getattr(Catalog, name)
+        monkeypatch.setattr(Catalog, name, lambda *args, method=method: read.append(args[1:]) or method(*args))
+    return read
+
+
 def test_only_new_rows_are_read_after_images_were_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "features.npy", np.eye(40, dtype=np.float32))
     import_features(tmp_path / "features.npy", tmp_path / "index")
-    read: list[object] = []
-    for name in ("rows_from", "filter_columns", "rows_before"):
-        method = getattr(Catalog, name)
-        monkeypatch.setattr(Catalog, name, lambda *args, method=method: read.append(args[1:]) or method(*args))
+    read = queries(monkeypatch, "rows_from", "filter_columns", "rows_before")
     with closing(open_index(tmp_path / "index")) as index, closing(IndexWriter.open(tmp_path / "index")) as writer:
         assert index.count(Filter(ids=tuple(range(9)))) == 8
         assert read == [(None,), (0, 40)]
@@ -266,10 +272,7 @@ def answers(folder: Path) -> tuple[Facets, Facets, list[int]]:
 
 
 def test_a_large_index_opens_without_reading_its_rows(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[object] = []
-    for name in ("rows_from", "filter_columns", "labelled_rows"):
-        method = getattr(Catalog, name)
-        monkeypatch.setattr(Catalog, name, lambda *args, method=method: read.append(args[1:]) or method(*args))
+    read = queries(monkeypatch, "rows_from", "filter_columns", "labelled_rows")
     opened = answers(kept)
     assert read == [(40,)]  # looks only for rows after the stored ones
     assert opened[2] == [*range(2, 41, 3)]

@@ -253,9 +253,8 @@ class MilvusWriter(Writer):
     def forget_skipped(self, files: Iterable[Place]) -> None:
         self._delete_skipped(files)
 
-    def compact_if_sparse(self) -> bool:
-        """Return False, because Milvus compacts by itself."""
-        return False
+    def compact_if_sparse(self) -> None:
+        """Do nothing, because Milvus compacts by itself."""
 
     def back_up(self) -> None:
         """Let Milvus build its index over the new rows; backups are made with Milvus's own tools."""
