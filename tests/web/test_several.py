@@ -7,15 +7,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from searchengine.engine import SearchEngine, open_index
+from searchengine.engine import SearchEngine
 from searchengine.errors import IndexDamagedError
-from searchengine.exchange.importing import import_features
 from searchengine.extractors import ExtractorSpec
-from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 from searchengine.indexing import update_index
 from searchengine.settings import load_settings
@@ -270,7 +267,7 @@ def test_equal_extractors_are_loaded_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(SearchEngine, "_load", load)
     for name in ("a", "b"):
         write_pictures(tmp_path / "in", grey=100)
-        indexed(tmp_path / "in", tmp_path / name).close()
+        update_index([tmp_path / "in"], tmp_path / name, extractor=FakeExtractor())
     settings = load_settings(environ={"SEARCHENGINE_INDEX_DIR": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
     one, other = open_engines(settings)
     assert loaded == []  # not before a search by a picture
@@ -305,33 +302,3 @@ def test_why_alike() -> None:
     assert not why_alike((unit, "cosine"), (other, "cosine"))
     assert metric_groups(normalized=True) == [["euclidean", "cosine", "inner-product"], ["manhattan"]]
     assert metric_groups(normalized=False) == [["euclidean"], ["cosine"], ["manhattan"], ["inner-product"]]
-
-
-def test_an_index_finds_the_picture_of_another(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "one", a=10, b=20, sub__c=30)
-    write_pictures(tmp_path / "two", sub__c=30, renamed=10, b=99)
-    one, two = (indexed(tmp_path / name, tmp_path / f"{name}-index") for name in ("one", "two"))
-    np.savez(tmp_path / "bare.npz", features=np.eye(2, dtype=np.float32), paths=["b.png", "nowhere.png"])
-    import_features(tmp_path / "bare.npz", tmp_path / "bare")
-    np.save(tmp_path / "rows.npy", np.eye(2, dtype=np.float32))
-    import_features(tmp_path / "rows.npy", tmp_path / "rows")
-    bare, rows = open_index(tmp_path / "bare"), open_index(tmp_path / "rows")
-
-    def found(here: LocalIndex, there: LocalIndex) -> dict[str, str | None]:
-        ids = {record.path: there.find(record) for record in here.sample(10)}
-        return {path: None if id_ is None else there.records([id_])[0].path for path, id_ in ids.items()}
-
-    # By content; the path does not matter if both contents are known.
-    assert found(one, two) == {"a.png": "renamed.png", "b.png": None, "sub/c.png": "sub/c.png"}
-    assert found(one, one) == {path: path for path in one.paths}
-    assert found(one, bare) == {"a.png": None, "b.png": "b.png", "sub/c.png": None}
-    assert found(bare, two) == {"b.png": "b.png", "nowhere.png": None}
-    assert found(rows, rows) == {"#1": "#1", "#2": "#2"}
-    assert found(rows, one) == {"#1": None, "#2": None}
-    for index in (one, two, bare, rows):
-        index.close()
-
-
-def indexed(images: Path, index_dir: Path) -> LocalIndex:
-    update_index([images], index_dir, extractor=FakeExtractor())
-    return open_index(index_dir)

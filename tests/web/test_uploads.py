@@ -127,8 +127,8 @@ def test_nothing_is_written(client: FlaskClient, monkeypatch: pytest.MonkeyPatch
     assert post(client, ("image", NOISE, "../../etc/passwd")).status_code == 200
 
 
-@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
-def test_every_format_can_be_searched_by(client: FlaskClient, format_: str) -> None:
+@pytest.mark.parametrize("format_", ["JPEG", "TIFF"])
+def test_ordinary_and_slow_formats_can_be_searched_by(client: FlaskClient, format_: str) -> None:
     picture = encoded(draw(COLOURS["green"]), format_)
     answer = post(client, ("image", picture, "picture"), headers={"Accept": "application/json"})
     assert answer.get_json()["hits"][0]["label"] == "green"

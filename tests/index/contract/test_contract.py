@@ -162,7 +162,8 @@ def test_records_and_features(opened: tuple[Writer, Index]) -> None:
 
 def test_an_image_of_another_index_is_found_by_content_or_path(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
-    add(writer, np.eye(DIMENSION)[:2], row("a.jpg", content="A"), replace(row("b.jpg"), content_hash=None))
+    bare, nameless = ImageRow(None, None, b"b.jpg", ()), ImageRow(None, None, None, ())
+    add(writer, np.eye(DIMENSION), row("a.jpg", content="A"), bare, nameless)
 
     def other(path: str, digest: str | None) -> ImageRecord:
         return ImageRecord(1, path, None, (), None, None, None, None, None, digest)
@@ -170,7 +171,10 @@ def test_an_image_of_another_index_is_found_by_content_or_path(opened: tuple[Wri
     assert index.find(other("elsewhere.jpg", b"A".ljust(16, b"\0").hex())) == 1
     assert index.find(other("b.jpg", "00" * 16)) == 2
     assert index.find(other("a.jpg", "00" * 16)) is None  # the content differs
+    assert index.find(other("a.jpg", None)) == 1
     assert index.find(other("none.jpg", None)) is None
+    assert index.find(other("#3", None)) == 3
+    assert index.find(other("#1", None)) is None  # that image has a path
 
 
 def test_a_sample_is_even_by_id_and_part_of_a_larger_one(opened: tuple[Writer, Index]) -> None:
