@@ -45,7 +45,6 @@ _WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 _LAYERS, _HEADS = 6, 12
 _EPSILON = 1e-12  # of layer normalisation
 _MAX_TOKENS = 64  # about 50 words; longer texts are truncated
-_BATCH = 32
 
 Tensors = Mapping[str, NDArray[np.float32]]
 
@@ -69,24 +68,15 @@ class TextEncoder:
         self._request = compile_openvino(model, threads=1).create_infer_request()
         self._lock = threading.Lock()  # a request runs one batch at a time
 
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each text, between [CLS] and [SEP]."""
-        return [self._tokenizer.encode(text).ids for text in texts]
-
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed n texts as (n, 384) float32 vectors of length 1."""
-        tokens = self.tokens(texts)
-        vectors = np.empty((len(texts), DIMENSION), dtype=np.float32)
-        by_length = sorted(range(len(texts)), key=lambda i: len(tokens[i]))  # needs little padding
-        for start in range(0, len(texts), _BATCH):
-            rows = by_length[start : start + _BATCH]
-            shape = (len(rows), max(len(tokens[i]) for i in rows))
-            ids, mask = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-            for row, i in enumerate(rows):
-                ids[row, : len(tokens[i])], mask[row, : len(tokens[i])] = tokens[i], 1
-            with self._lock:
-                vectors[rows] = self._request.infer([ids, mask])[0]
-        return vectors
+        """Embed n texts, at least one, as (n, 384) float32 vectors of length 1."""
+        tokens = [self._tokenizer.encode(text).ids for text in texts]
+        shape = (len(texts), max(map(len, tokens)))
+        padded, mask = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        for row, ids in enumerate(tokens):
+            padded[row, : len(ids)], mask[row, : len(ids)] = ids, 1
+        with self._lock:
+            return np.array(self._request.infer([padded, mask])[0])
 
 
 def model_folder() -> Path:
