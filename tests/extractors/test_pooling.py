@@ -92,7 +92,7 @@ def test_conflicting_options() -> None:
 
 
 def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
-    """Enlarging 32 x 32 (CIFAR) to 224 x 224 with Pillow's bicubic filter gives no blocks of equal pixels."""
+    """32 x 32 (CIFAR) is enlarged to 224 x 224 with Pillow's bicubic filter, which gives no blocks of equal pixels."""
     small = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(small).save(stream, "PNG")
@@ -100,8 +100,6 @@ def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
     assert (decoded.width, decoded.height) == (32, 32)
     expected = np.asarray(Image.fromarray(small).resize((224, 224), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(decoded.pixels, expected)
-    blocks = np.repeat(np.repeat(small, 7, axis=0), 7, axis=1)
-    assert np.mean(np.all(decoded.pixels == blocks, axis=2)) < 0.05
     (batch,) = extractor.batches(make_spec(), [small], 8)
     np.testing.assert_array_equal(batch[0], expected)
 

@@ -129,20 +129,7 @@ def test_hardly_any_labels(indexed: Indexed) -> None:
     assert "single image (b)" in fitted.report.notes[0]
 
 
-def test_large_sets_are_sampled(indexed: Indexed, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("sklearn")
-    from searchengine.learn import fitting
-
-    monkeypatch.setattr(fitting, "_MAX_CROSS_VALIDATED", 60)
-    report = fit_classifier(training_set(indexed(*clouds((60, 50))))).report
-    assert report.images == 110
-    assert report.logistic is not None
-    assert report.vote is not None
-    assert report.logistic.images == report.vote.images == 60
-    assert "on 60 of the 110 images" in report.notes[0]
-
-
-def test_only_sampled_images_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_sets_are_sampled_and_only_sampled_images_vote(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     from searchengine.learn import fitting
 
@@ -154,8 +141,11 @@ def test_only_sampled_images_vote(monkeypatch: pytest.MonkeyPatch) -> None:
     data = TrainingSet(ids, labels, groups, features, squared_norms, "euclidean", "", "", 0, 0)
     monkeypatch.setattr(fitting, "_MAX_CROSS_VALIDATED", 300)
     report = fit_classifier(data, neighbours=1).report
+    assert report.logistic is not None
     assert report.vote is not None
-    assert report.vote.images == 300
+    assert report.images == 1200
+    assert report.logistic.images == report.vote.images == 300
+    assert "on 300 of the 1200 images" in report.notes[0]
     assert report.vote.low < 0.25 < report.vote.high
 
 

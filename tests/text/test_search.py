@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -98,16 +97,6 @@ def test_words_and_pictures_both_count(engine: SearchEngine) -> None:
 def test_a_subject_that_no_image_shows_is_reported(engine: SearchEngine) -> None:
     assert engine.search(Query(text="flamingo")).doubt == "No image seems to show “flamingo”. These come nearest."
     assert "knows nothing like" in str(engine.search(Query(text="quarterly tax report")).doubt)
-
-
-def test_new_images_are_found_at_once(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder.parent, tmp_path / "all")
-    images, index_dir = tmp_path / "all" / "images", tmp_path / "all" / "index"
-    with closing(SearchEngine.open(index_dir)) as engine:
-        assert engine.search(Query(text="flamingo")).doubt is not None
-        write_pictures(images, new=32)  # class 128, black stork
-        update_index(images, index_dir, extractor=IdealExtractor(), relocate=True)
-        assert names(engine, Query(text="black stork"))[0] == "new"
 
 
 def test_an_index_without_words_says_why(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -15,9 +14,8 @@ from PIL import Image
 from searchengine.cli.main import main
 from searchengine.errors import IndexingError, LearningError
 from searchengine.extractors import custom
-from searchengine.learn.triplets.epochs import Scores, load_checkpoint, start_training
 from searchengine.learn.triplets.inputs import Features, check_labels
-from searchengine.learn.triplets.learner import Learner, NotFiniteError, Recipe
+from searchengine.learn.triplets.learner import Recipe
 from searchengine.learn.triplets.run import check_out
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
@@ -142,22 +140,11 @@ def test_a_loss_that_becomes_nan(setting: Setting, tmp_path: Path, monkeypatch: 
     assert [epoch.number for epoch in result.epochs] == [0, 1, 2, 3, 4]
 
 
-def test_a_start_that_is_nan() -> None:
-    class Start:
-        def state(self) -> None: ...
-
-    def judge() -> Scores:
-        raise NotFiniteError
-
-    with pytest.raises(LearningError, match=r"NaN or infinite before training.*Choose another --layer"):
-        start_training(cast("Learner", Start()), judge, {})
-
-
 @pytest.mark.slow
-def test_a_start_that_is_nan_in_a_whole_run(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_is_nan(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Features.plain
     monkeypatch.setattr(Features, "plain", lambda self, rows: whole(self, rows) * np.float32(np.nan))
-    with pytest.raises(LearningError, match="before training"):
+    with pytest.raises(LearningError, match=r"NaN or infinite before training.*Choose another --layer"):
         setting.train(tmp_path / "m.keras")
     assert not (tmp_path / "m.keras").exists()
 
@@ -167,25 +154,6 @@ def test_a_learning_rate_that_blows_up(setting: Setting, tmp_path: Path) -> None
     with pytest.raises(LearningError, match=r"--restart and a --learning-rate below 1e\+38"):
         setting.train(tmp_path / "m.keras", learning_rate=1e38, weight_decay=0.0)
     assert custom.load(tmp_path / "m.keras").output_shape == (None, 4)
-
-
-@pytest.mark.slow
-def test_a_full_disk_at_a_checkpoint(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def after(epoch: int) -> None:
-        if epoch == 2:
-            monkeypatch.setattr(os, "fsync", full)
-
-    with pytest.raises(LearningError, match=r"after epoch 3: No space left on device. The state after epoch 2 is kept"):
-        setting.train(tmp_path / "m.keras", tiny.Recorder(after), epochs=5)
-    monkeypatch.undo()
-    assert not list(tmp_path.rglob("*.part"))
-    recorder = tiny.Recorder()
-    result = setting.train(tmp_path / "m.keras", recorder, epochs=5)
-    assert recorder.epochs == [3, 4, 5]
-    assert result.model.exists()
 
 
 @pytest.mark.slow
@@ -209,9 +177,3 @@ def test_a_full_disk_at_the_model(setting: Setting, tmp_path: Path, monkeypatch:
     setting.train(tmp_path / "m.keras", recorder, epochs=1)
     assert not recorder.epochs
     assert custom.load(tmp_path / "m.keras").output_shape == (None, 4)
-
-
-def test_damaged_state_is_named(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.npz").write_bytes(b"no checkpoint")
-    with pytest.raises(LearningError, match="--restart"):
-        load_checkpoint(tmp_path / "checkpoint.npz", {})

@@ -8,25 +8,13 @@ from numpy.typing import NDArray
 
 from searchengine.extractors.frameworks import import_keras
 from searchengine.learn.triplets.epochs import Scores, further_epochs, score, start_training, validation_triplets
+from searchengine.learn.triplets.inputs import Features
 from searchengine.learn.triplets.learner import Learner, Recipe, new_head
 
 # Keras 3.15 saves with an array protocol that NumPy 2 deprecates.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 
 Rows = NDArray[np.int64]
-
-
-class Stored:
-    """Features as training inputs."""
-
-    def __init__(self, features: NDArray[np.float32]) -> None:
-        self._features = features
-
-    def draw(self, rows: Rows, random: np.random.Generator) -> NDArray[np.float32]:
-        return self._features[rows]
-
-    def plain(self, rows: Rows) -> NDArray[np.float32]:
-        return self._features[rows]
 
 
 def features_and_labels() -> tuple[NDArray[np.float32], Rows]:
@@ -49,7 +37,8 @@ def test_other_classes_lose_little_and_the_learnt_ones_gain() -> None:
         recipe = Recipe(dim=8, epochs=25, patience=25, learning_rate=0.01, weight_decay=0.0, blend=blend)
         head = new_head(features[learnt], recipe.dim, recipe.seed)
         inputs = keras.Input((16,))
-        learner = Learner(keras.Model(inputs, head.on(inputs)), head.weights, Stored(features), labels, recipe)
+        source = Features(features[:, None], dropout=0.0)
+        learner = Learner(keras.Model(inputs, head.on(inputs)), head.weights, source, labels, recipe)
         start = average_precision(learner, other)
         triplets = validation_triplets(labels[held], 0)
 
@@ -78,7 +67,7 @@ def test_blended_weights_lie_between_start_and_present() -> None:
     inputs = keras.Input((16,))
     model = keras.Model(inputs, head.on(inputs))
     start = [np.array(variable.value) for variable in head.weights]
-    learner = Learner(model, head.weights, Stored(features), labels, Recipe(blend=0.25))
+    learner = Learner(model, head.weights, Features(features[:, None], dropout=0.0), labels, Recipe(blend=0.25))
     present = [value + 4.0 for value in start]
     for blended, value in zip(learner.blended(present), start, strict=True):
         np.testing.assert_allclose(blended, value + 1.0, atol=1e-5)
