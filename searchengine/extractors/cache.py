@@ -39,7 +39,6 @@ MODEL_FILES = ("model.xml", "model.bin")
 TEXT_FILES = ("text.xml", "text.bin", "text.json")
 _MANIFEST = "export.json"
 _UNFINISHED = ".unfinished-"
-_QUICK_TO_HASH = 1 << 20  # bytes
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -74,27 +73,27 @@ def entry_folder(spec: ExtractorSpec) -> Path:
     return models_folder() / spec.network.fingerprint
 
 
-def lookup(spec: ExtractorSpec, *, thorough: bool = False) -> ExportedModel | None:
+def lookup(spec: ExtractorSpec) -> ExportedModel | None:
     """Return the exported model of a spec, or None if it is missing or damaged.
 
-    A large file is hashed again only if its modification time has changed, or if ``thorough``.
+    Weights are hashed again only if their modification time has changed.
     """
     folder = entry_folder(spec)
     try:
         manifest = parse_json((folder / _MANIFEST).read_text(encoding="utf-8"))
         files = {name: manifest["files"][name] for name in {*MODEL_FILES, *manifest["files"]}}
-        intact = all(_unchanged(folder / name, recorded, thorough) for name, recorded in files.items())
+        intact = all(_unchanged(folder / name, recorded) for name, recorded in files.items())
         parts = tuple(int(part) for part in manifest["parts"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return ExportedModel(folder / MODEL_FILES[0], parts) if intact and parts and min(parts) > 0 else None
 
 
-def _unchanged(file: Path, recorded: dict[str, Any], thorough: bool) -> bool:
+def _unchanged(file: Path, recorded: dict[str, Any]) -> bool:
     info = file.stat()
     if info.st_size != recorded["size"]:
         return False
-    if info.st_mtime_ns == recorded["mtime_ns"] and info.st_size > _QUICK_TO_HASH and not thorough:
+    if file.suffix == ".bin" and info.st_mtime_ns == recorded["mtime_ns"]:
         return True
     return bool(file_hashes(file)["sha256"] == recorded["sha256"])
 

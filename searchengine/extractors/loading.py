@@ -198,8 +198,7 @@ class ExtractorRecipe:
         check_name("runtime", self.runtime, RUNTIMES)
         if self.runtime == "keras" or (self.runtime == "auto" and not self._prefers_openvino()):
             return self._on_keras(say or say_on_stderr)
-        remake = functools.partial(self.export, say, suspect=True)
-        return runtimes.OpenVINOExtractor(self.spec, self.export(say), precision=self.precision, remake=remake)
+        return runtimes.OpenVINOExtractor(self.spec, self.export(say), precision=self.precision)
 
     def _prefers_openvino(self) -> bool:
         has_gpu = self.gpu and runtimes.gpu_in_sight() and runtimes.gpu_found()
@@ -216,19 +215,18 @@ class ExtractorRecipe:
             self.spec, lambda policy: source.build(self.spec, weights, policy), precision=precision
         )
 
-    def export(self, say: Say | None = None, *, suspect: bool = False) -> ExportedModel:
+    def export(self, say: Say | None = None) -> ExportedModel:
         """Return the model as OpenVINO reads it, exporting it first if it is missing or damaged.
 
-        ``suspect`` says that it could not be loaded, so its files are checked thoroughly. Raises the errors of
-        ``ModelSource.locate``, and ExtractorError if the export fails.
+        Raises the errors of ``ModelSource.locate``, and ExtractorError if the export fails.
         """
-        model = cache.lookup(self.spec, thorough=suspect)
+        model = cache.lookup(self.spec)
         if model is not None:
             return model
         say = say or say_on_stderr
         file = source_of(self.spec.model).locate(self.spec, self.weights_file, say)
         with cache.export_lock(say):
-            model = cache.lookup(self.spec, thorough=suspect)  # another process may have exported it meanwhile
+            model = cache.lookup(self.spec)  # another process may have exported it meanwhile
             if model is None:
                 model = _export_now(self.spec, file, say)
         for entry in cache.shrink(self.spec):

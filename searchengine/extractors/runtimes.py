@@ -33,25 +33,16 @@ _MAX_BATCH = 64
 class OpenVINOExtractor(BatchExtractor):
     """An ``Extractor`` that runs an exported model, compiled on first use: fork before that, not after.
 
-    ``remake`` exports the model again if it cannot be loaded. Raises ExtractorError for bfloat16 on a processor that
-    does not support it.
+    Raises ExtractorError for bfloat16 on a processor that does not support it.
     """
 
     runtime = "openvino"
     device = "CPU"
 
-    def __init__(
-        self,
-        spec: ExtractorSpec,
-        model: ExportedModel,
-        *,
-        precision: str = "auto",
-        remake: Callable[[], ExportedModel] | None = None,
-    ) -> None:
+    def __init__(self, spec: ExtractorSpec, model: ExportedModel, *, precision: str = "auto") -> None:
         height, width = spec.input_size
         super().__init__(spec, model.parts, max(1, min(_MAX_BATCH, _PIXELS_PER_BATCH // (height * width))))
-        self._model = model
-        self._remake = remake
+        self._xml = model.xml
         self._compiling = threading.Lock()
         self._idle: queue.LifoQueue[Any] | None = None  # inference requests, which run in parallel
         self._precision = None if precision == "auto" else precision
@@ -70,7 +61,7 @@ class OpenVINOExtractor(BatchExtractor):
 
     def _run(self, batch: Pixels) -> NDArray[np.float32]:
         with self._compiling:
-            idle = self._idle = self._idle or self._new_requests(self._remake)
+            idle = self._idle = self._idle or self._new_requests()
         request = idle.get()  # for this call alone; a shared one would raise "Infer Request is busy"
         try:
             # (m, h, w, 3) -> (m, d) float32; the request keeps its output, so it is copied
@@ -79,14 +70,11 @@ class OpenVINOExtractor(BatchExtractor):
         finally:
             idle.put(request)
 
-    def _new_requests(self, remake: Callable[[], ExportedModel] | None) -> queue.LifoQueue[Any]:
+    def _new_requests(self) -> queue.LifoQueue[Any]:
         try:
-            model = compile_openvino(self._model.xml, self.precision, thread_limit())
+            model = compile_openvino(self._xml, self.precision, thread_limit())
         except RuntimeError as error:
-            if remake is None:
-                raise ExtractorError(f"OpenVINO cannot load {self._model.xml}: {error}") from error
-            self._model = remake()
-            return self._new_requests(None)
+            raise ExtractorError(f"OpenVINO cannot load {self._xml}: {error}") from error
         # As many as run in parallel: one request per thread would take memory and gain nothing.
         idle: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):

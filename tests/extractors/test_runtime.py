@@ -20,11 +20,9 @@ from searchengine.extractors import (
     Extractor,
     ExtractorRecipe,
     cache,
-    loading,
     runtimes,
 )
-from searchengine.extractors.published import PublishedSource
-from tests.extractors.tiny import SIZE, SPEC, put_tiny_model, write_tiny_model
+from tests.extractors.tiny import SIZE, SPEC, put_tiny_model
 
 
 @pytest.fixture
@@ -174,12 +172,10 @@ def test_bfloat16_without_support_is_refused(extractor: Extractor, monkeypatch: 
     assert ExtractorRecipe(SPEC).load().precision == "bfloat16"
 
 
-def test_an_unreadable_model_is_exported_again(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given, say: Path("weights.h5"))
-    monkeypatch.setattr(loading, "_export_in_subprocess", lambda spec, file, folder, say: write_tiny_model(folder))
-    mending = ExtractorRecipe(SPEC, precision="float32").load(lambda text: None)
+def test_a_model_that_cannot_be_read(extractor: Extractor) -> None:
     (cache.entry_folder(SPEC) / "model.xml").unlink()
-    np.testing.assert_allclose(mending.embed(noise(2)), means(noise(2)), rtol=1e-5)
+    with pytest.raises(ExtractorError, match=r"OpenVINO cannot load .*model\.xml"):
+        extractor.embed(noise(1))
 
 
 @pytest.mark.parametrize(
