@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,22 +45,6 @@ _MIN_PROBABILITY = 1e-7  # lower bound in the log loss
 _BINS = 15  # of the calibration error
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Folds:
-    """The images of the cross-validation: their ``features`` (n, d), class numbers and fold numbers (n,)."""
-
-    features: NDArray[Any]
-    truth: NDArray[np.int64]
-    folds: NDArray[np.int64]
-
-    @property
-    def number(self) -> int:
-        return int(self.folds.max()) + 1
-
-    def part(self, inside: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        return self.features[inside], self.truth[inside]
-
-
 def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS) -> Classifier:
     """Fit logistic regression to all labelled images, and measure its accuracy and that of a vote of neighbours.
 
@@ -85,17 +68,16 @@ def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS) -> Classi
     features = data.features.astype(np.float64 if data.features.size <= _MAX_DOUBLE else np.float32)
     sample = _sample(len(truth), data.features.shape[1])
     folds = stratified_folds(truth[sample], data.groups[sample], FOLDS, _SEED)
-    cross = _Folds(features[sample], truth[sample], folds)
     notes = _notes(data, classes, truth, folds)
     logistic = vote = None
     c = _DEFAULT_C
     with _single_threaded_blas() as unconverged:
         tested = folds != NEVER_HELD_OUT
         if tested.any():
-            c, probabilities = _cross_validate(cross, len(classes), notes)
-            logistic = held_out(cross.truth[tested], probabilities[tested], classes)
+            c, probabilities = _cross_validate(features[sample], truth[sample], folds, len(classes), notes)
+            logistic = held_out(truth[sample][tested], probabilities[tested], classes)
             shares = held_out_shares(data.take(sample), folds, classes, neighbours)
-            vote = held_out(cross.truth[tested], shares[tested], classes)
+            vote = held_out(truth[sample][tested], shares[tested], classes)
         else:
             notes.append(f"No label has two different images, so nothing could be held out, and C is {c:g}.")
         scaler, model = _pipeline(c).fit(features, truth)
@@ -118,7 +100,7 @@ def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS) -> Classi
             images=len(truth),
             unlabelled=data.unlabelled,
             regularization=c,
-            folds=cross.number,
+            folds=int(folds.max()) + 1,
             neighbours=neighbours,
             logistic=logistic,
             vote=vote,
@@ -158,29 +140,34 @@ def stratified_folds(truth: NDArray[np.int64], groups: NDArray[np.int64], most: 
     return folds
 
 
-def _cross_validate(cross: _Folds, classes: int, notes: list[str]) -> tuple[float, NDArray[np.float64]]:
+def _cross_validate(
+    features: NDArray[Any], truth: NDArray[np.int64], folds: NDArray[np.int64], classes: int, notes: list[str]
+) -> tuple[float, NDArray[np.float64]]:
     """Return C for the final model, and the (n, classes) held-out probabilities, zero for images not held out."""
-    number = cross.number
+    number = int(folds.max()) + 1
     with ThreadPoolExecutor(min(number, processors())) as pool:
-        outcomes = list(pool.map(lambda fold: _one_fold(cross, fold), range(number)))
-    probabilities = np.zeros((len(cross.truth), classes))
+        outcomes = list(pool.map(lambda fold: _one_fold(features, truth, folds, fold), range(number)))
+    probabilities = np.zeros((len(truth), classes))
     for fold, (_, classes_learnt, rows) in enumerate(outcomes):
-        probabilities[np.ix_(cross.folds == fold, classes_learnt)] = rows
+        probabilities[np.ix_(folds == fold, classes_learnt)] = rows
     if number < 3:
         notes.append(f"No label has three different images, too few to choose C, so C is {_DEFAULT_C:g}.")
         return _DEFAULT_C, probabilities
     return GRID[int(np.argmax(sum(scores for scores, _, _ in outcomes)))], probabilities
 
 
-def _one_fold(cross: _Folds, fold: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+def _one_fold(
+    features: NDArray[Any], truth: NDArray[np.int64], folds: NDArray[np.int64], fold: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     """Return the log likelihood of each C on the inner split, the classes learnt, and their probabilities."""
     from sklearn.dummy import DummyClassifier
 
-    features, truth = cross.part(cross.folds != fold)
-    tested, _ = cross.part(cross.folds == fold)
-    inner = cross.folds[cross.folds != fold] == (fold + 1) % cross.number
+    number = int(folds.max()) + 1
+    tested, training = features[folds == fold], folds != fold
+    features, truth = features[training], truth[training]
+    inner = folds[training] == (fold + 1) % number
     scores, best = np.zeros(len(GRID)), _DEFAULT_C
-    if cross.number >= 3 and len(np.unique(truth[~inner])) > 1:
+    if number >= 3 and len(np.unique(truth[~inner])) > 1:
         for place, c in enumerate(GRID):
             model = _pipeline(c).fit(features[~inner], truth[~inner])
             scores[place] = _log_likelihood(model, features[inner], truth[inner])
