@@ -11,7 +11,6 @@ from searchengine.extractors.loading import (
     ExtractorRecipe,
     load_extractor,
     make_spec,
-    prepare,
     spec_of,
 )
 from searchengine.extractors.models import names as model_names
@@ -26,6 +25,5 @@ __all__ = [
     "load_extractor",
     "make_spec",
     "model_names",
-    "prepare",
     "spec_of",
 ]

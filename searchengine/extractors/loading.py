@@ -239,7 +239,8 @@ def _export_now(spec: ExtractorSpec, file: Path, say: Say) -> ExportedModel:
     title, path = spec.network.title.rpartition(",")[0], cache.entry_folder(spec)
     say(f"preparing {title}: the first time only, about half a minute; the result is kept in {path}")
     with cache.new_entry(spec) as folder:
-        _export_in_subprocess(spec, file, folder, say)
+        request = {"spec": spec.to_json(), "folder": str(folder), "file": str(file.absolute())}
+        frameworks.run_task("export", request, say, doing=f"Preparing {spec.title}")
     model = cache.lookup(spec)
     if model is None:
         raise ExtractorError(f"The model just written to {path} is damaged. Check the disk, then try again.")
@@ -248,17 +249,7 @@ def _export_now(spec: ExtractorSpec, file: Path, say: Say) -> ExportedModel:
     return model
 
 
-def prepare(spec: ExtractorSpec, *, weights_file: Path | None = None, progress: Say | None = None) -> Path:
-    """Export the model of a spec ahead of its first use and return its folder. Raises the errors of ``export``."""
-    return ExtractorRecipe(spec, weights_file).export(progress).xml.parent
-
-
 def say_on_stderr(text: str) -> None:
     """Write a line of progress to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
-
-
-def _export_in_subprocess(spec: ExtractorSpec, file: Path, folder: Path, say: Say) -> None:
-    request = {"spec": spec.to_json(), "folder": str(folder), "file": str(file.absolute())}
-    frameworks.run_task("export", request, say, doing=f"Preparing {spec.title}")

@@ -23,7 +23,6 @@ from searchengine.extractors import (
     frameworks,
     load_extractor,
     make_spec,
-    prepare,
 )
 from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras
@@ -363,9 +362,9 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_a_deleted_file(tmp_path: Path) -> None:
     spec = ExtractorSpec("own", None, "none", "l2", f"sha256:{'0' * 64}", SIZE, True, "none")
     with pytest.raises(WeightsNotFoundError, match="--model"):
-        prepare(spec)
+        ExtractorRecipe(spec).export()
     other = tmp_path / "other.keras"
     other.write_bytes(b"PK")
     with pytest.raises(WeightsNotFoundError, match="holds the wrong weights"):
-        prepare(spec, weights_file=other)
+        ExtractorRecipe(spec, other).export()
     assert json.loads(spec.to_json())["preprocessing"] == "none"

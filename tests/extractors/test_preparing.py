@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from searchengine.errors import ExtractorError, UnknownNameError
 from searchengine.extractors import (
+    ExtractorRecipe,
+    ExtractorSpec,
     cache,
     frameworks,
-    loading,
     make_spec,
-    prepare,
 )
-from searchengine.extractors.models import backbones
 from searchengine.extractors.published import PublishedSource
+from searchengine.progress import Say
 from tests.extractors.tiny import SPEC, write_tiny_model
 
 pytestmark = pytest.mark.usefixtures("described_in_process")
-TOP, NOTOP = backbones()["vgg16"].with_head, backbones()["vgg16"].without_head
 
 
 class Exporter:
@@ -37,21 +33,25 @@ class Exporter:
     def __init__(self) -> None:
         self.times = 0
 
-    def __call__(self, spec: Any, file: Any, folder: Path, say: Callable[[str], None]) -> None:
+    def __call__(self, task: str, request: dict[str, str], say: Say, *, doing: str) -> None:
         self.times += 1
-        write_tiny_model(folder)
+        write_tiny_model(Path(request["folder"]))
 
 
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Exporter:
     stand_in = Exporter()
-    monkeypatch.setattr(loading, "_export_in_subprocess", stand_in)
+    monkeypatch.setattr(frameworks, "run_task", stand_in)
     monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given, say: Path("vgg16.h5"))
     return stand_in
 
 
 def quiet(text: str) -> None:
     pass
+
+
+def prepare(spec: ExtractorSpec, progress: Say | None = quiet) -> Path:
+    return ExtractorRecipe(spec).export(progress).xml.parent
 
 
 def test_once(exporter: Exporter, cache_dir: Path) -> None:
@@ -68,7 +68,7 @@ def test_once(exporter: Exporter, cache_dir: Path) -> None:
 
 def test_two_at_once(exporter: Exporter) -> None:
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda _: prepare(SPEC, progress=quiet), range(4)))
+        list(threads.map(lambda _: prepare(SPEC), range(4)))
     assert exporter.times == 1
 
 
@@ -109,7 +109,7 @@ def _lock(cache_dir: Path) -> Path:
 @pytest.mark.parametrize("name", ["model.bin", "model.xml", "export.json"])
 @pytest.mark.parametrize("harm", ["cut", "changed", "gone"])
 def test_a_damaged_model_is_exported_again(exporter: Exporter, name: str, harm: str) -> None:
-    file = prepare(SPEC, progress=quiet) / name
+    file = prepare(SPEC) / name
     data = bytearray(file.read_bytes())
     if harm == "gone":
         file.unlink()
@@ -117,13 +117,13 @@ def test_a_damaged_model_is_exported_again(exporter: Exporter, name: str, harm: 
         data[1] ^= 255
         file.write_bytes(data[: len(data) // 2] if harm == "cut" else data)
     assert cache.lookup(SPEC) is None
-    assert prepare(SPEC, progress=quiet) == file.parent
+    assert prepare(SPEC) == file.parent
     assert exporter.times == 2
     assert cache.lookup(SPEC) is not None
 
 
 def test_a_copied_cache_is_good(exporter: Exporter, cache_dir: Path) -> None:
-    prepare(SPEC, progress=quiet)
+    prepare(SPEC)
     shutil.copytree(
         cache_dir, cache_dir.with_name("elsewhere"), copy_function=shutil.copyfile
     )  # with new modification times
@@ -136,18 +136,18 @@ def test_remains_of_a_killed_export_are_removed(exporter: Exporter, cache_dir: P
     left = cache_dir / "models" / ".unfinished-x"
     left.mkdir(parents=True)
     (left / "model.bin").write_bytes(b"half")
-    prepare(SPEC, progress=quiet)
+    prepare(SPEC)
     assert not left.exists()
 
 
 def test_a_failed_export_leaves_nothing(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, doing: str) -> None:
         raise ExtractorError("no")
 
-    monkeypatch.setattr(loading, "_export_in_subprocess", fail)
+    monkeypatch.setattr(frameworks, "run_task", fail)
     monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given, say: Path("vgg16.h5"))
     with pytest.raises(ExtractorError, match=r"^no$"):
-        prepare(SPEC, progress=quiet)
+        prepare(SPEC)
     assert [path.name for path in (cache_dir / "models").iterdir()] == []
 
 
@@ -155,11 +155,11 @@ def test_a_cache_that_cannot_be_written(exporter: Exporter, tmp_path: Path, monk
     (tmp_path / "file").touch()
     monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(ExtractorError, match="SEARCHENGINE_CACHE_DIR"):
-        prepare(SPEC, progress=quiet)
+        prepare(SPEC)
 
 
 def test_progress_goes_to_stderr(exporter: Exporter, capsys: pytest.CaptureFixture[str]) -> None:
-    prepare(SPEC)
+    prepare(SPEC, progress=None)
     output = capsys.readouterr()
     assert output.out == ""
     assert "first time only" in output.err
@@ -237,7 +237,7 @@ def test_any_bound_of_the_cache_leaves_the_export_alone(
     bound: str, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEARCHENGINE_CACHE_GB", bound)
-    assert prepare(SPEC, progress=quiet).exists()
+    assert prepare(SPEC).exists()
 
 
 def test_the_cache_is_bounded(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,34 +251,19 @@ def test_the_cache_is_bounded(exporter: Exporter, monkeypatch: pytest.MonkeyPatc
     assert (folder.exists(), old.exists(), older.exists()) == (True, True, False)
     assert messages[-1].startswith("removed VGG16 fc2")
     monkeypatch.setenv("SEARCHENGINE_CACHE_GB", "0")
-    assert prepare(replace(SPEC, layer="fc1"), progress=quiet).exists()
+    assert prepare(replace(SPEC, layer="fc1")).exists()
     assert len(cache.entries()) == 1
 
 
 # -- the process that exports ----------------------------------------------------------------------------------------
 
 
-def exported_by(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Run a script in place of the export and return the progress messages."""
+def exported_by(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run a script in place of the export."""
     program = tmp_path / "export.py"
-    program.write_text("import json, sys, os\nrequest = json.load(sys.stdin)\n" + script)
+    program.write_text("import json, sys, os\n" + script)
     monkeypatch.setattr(frameworks, "_COMMAND", (str(program),))
-    messages: list[str] = []
-    loading._export_in_subprocess(SPEC, tmp_path / TOP.file_name, tmp_path, messages.append)
-    return messages
-
-
-def test_the_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = (
-        "assert os.environ['KERAS_BACKEND'] == 'tensorflow'\n"
-        "print(json.dumps({'progress': json.dumps(request)}))\n"
-        "print(json.dumps({'dimension': 3}))\n"
-    )
-    (messages,) = exported_by(script, monkeypatch, tmp_path)
-    request = json.loads(messages)
-    assert json.loads(request["spec"])["model"] == "vgg16"
-    assert request["folder"] == str(tmp_path)
-    assert request["file"] == str(tmp_path / TOP.file_name)
+    frameworks.run_task("export", {}, quiet, doing="Preparing VGG16")
 
 
 def test_its_errors_come_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
