@@ -24,8 +24,8 @@ _PRODUCTS = 2**22  # distances, or numbers of rows, in memory at once
 _WHOLE = 8192  # up to so many rows, all are compared with all
 _SAMPLE = 32  # rows per centre from which the centres are learnt
 
-Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""(p,) positions of first rows and (p,) of second rows."""
+Pairs = NDArray[np.int64]
+"""(2, p) positions of first and second rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ def duplicates_of(
     groups = np.arange(len(rows))
     # The blocks are small, and on a busy machine several threads would mostly wait for each other.
     with import_extra("threadpoolctl", "scikit-learn", "map").threadpool_limits(1):
-        for first, second in _candidates(reduced, limit, slack, progress):
-            groups = _connect(rows, groups, first, second, limit)
+        for pairs in _candidates(reduced, limit, slack, progress):
+            groups = _connect(rows, groups, pairs, limit)
     return Duplicates(largest_first(groups, smallest=2), float(limit))
 
 
@@ -76,7 +76,8 @@ def _candidates(reduced: NDArray[np.float32], limit: float, slack: float, progre
     step = max(1, _PRODUCTS // len(centres))
     for start in range(0, len(reduced), step):
         own[start : start + step] = _squares(reduced[start : start + step], centres).argmin(axis=1)
-    cells = np.split(np.argsort(own, kind="stable"), np.cumsum(np.bincount(own, minlength=len(centres)))[:-1])
+    used, own = np.unique(own, return_inverse=True)  # rows may have left a centre in the last step of k-means
+    centres, cells = centres[used], np.split(np.argsort(own, kind="stable"), np.cumsum(np.bincount(own))[:-1])
     pairs: list[Pairs] = []
     held = 0
     progress.start(len(reduced), what="Near-duplicates")
@@ -88,36 +89,26 @@ def _candidates(reduced: NDArray[np.float32], limit: float, slack: float, progre
             beyond -= beyond[:, [number]]  # how much further away the other centres are, squared
             near = beyond <= 2.0 * gaps * limit + 4.0 * slack
             for other in np.flatnonzero(near[:, number:].any(axis=0)) + number:
-                for first, second in _near(reduced, part[near[:, other]], cells[other], limit**2 + slack):
-                    ahead = np.ones(len(first), dtype=np.bool_) if other > number else first < second
-                    pairs.append((first[ahead], second[ahead]))
-                    held += len(first)
+                for block in _near(reduced, part[near[:, other]], cells[other], limit**2 + slack):
+                    pairs.append(block if other > number else block[:, block[0] < block[1]])
+                    held += block.shape[1]
                     if held > _PRODUCTS // 16:
-                        yield _joined(pairs)
+                        yield np.concatenate(pairs, axis=1)
                         pairs, held = [], 0
             progress.advance(len(part))
-    yield _joined(pairs)
+    if pairs:
+        yield np.concatenate(pairs, axis=1)
 
 
 def _near(
     reduced: NDArray[np.float32], rows: NDArray[np.int64], others: NDArray[np.int64], limit: float
 ) -> Iterator[Pairs]:
     """Yield pairs of one of ``rows`` and one of ``others`` within a squared distance ``limit``."""
-    right = reduced[others]
-    norms = np.einsum("ij,ij->i", right, right) - np.float32(limit)
     step = max(1, _PRODUCTS // len(others))
     for start in range(0, len(rows), step):
-        left = reduced[rows[start : start + step]]
-        excess = np.einsum("ij,ij->i", left, left)[:, None] + norms - 2.0 * (left @ right.T)  # (b, o)
-        first, second = np.nonzero(excess <= 0)
-        if len(first):
-            yield rows[start : start + step][first], others[second]
-
-
-def _joined(pairs: list[Pairs]) -> Pairs:
-    none = np.empty(0, dtype=np.int64)
-    first, second = (np.concatenate([none, *ends]) for ends in zip(*pairs, strict=True)) if pairs else (none, none)
-    return np.minimum(first, second), np.maximum(first, second)
+        part = rows[start : start + step]
+        first, second = np.nonzero(_squares(reduced[part], reduced[others]) <= limit)  # (b, o)
+        yield np.stack([part[first], others[second]])
 
 
 def _squares(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -140,13 +131,12 @@ def _centres(reduced: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.unique(model.cluster_centers_, axis=0), dtype=np.float32)
 
 
-def _connect(
-    rows: Rows, groups: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64], limit: float
-) -> NDArray[np.int64]:
+def _connect(rows: Rows, groups: NDArray[np.int64], pairs: Pairs, limit: float) -> NDArray[np.int64]:
     """Join the groups of all candidate pairs that are near enough, and return the new (n,) group numbers."""
     from scipy.sparse import coo_array, csgraph  # type: ignore[import-untyped]
 
     step = max(1, _PRODUCTS // rows.dimension)
+    first, second = pairs.min(axis=0), pairs.max(axis=0)
     # Put one candidate for each second row first: in a group of equal rows, these connect everything.
     later = np.ones(len(second), dtype=np.bool_)
     later[np.unique(second, return_index=True)[1]] = False

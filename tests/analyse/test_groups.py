@@ -95,6 +95,13 @@ def test_duplicates_equal_a_naive_loop(
         assert (np.diff(sizes) <= 0).all()
 
 
+def test_cells_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(np.repeat(blobs([4, 4])[0], 2, axis=0))
+    reduced = principal_components(rows).project(rows)
+    monkeypatch.setattr(duplicates, "_centres", lambda reduced: np.repeat(reduced[::4], 2, axis=0))
+    assert duplicates_of(rows, reduced, 1e-3).count == 8
+
+
 def test_a_large_group_needs_few_rows_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "_PRODUCTS", 640)
     rows = rows_of(np.ones((700, 8), dtype=np.float32))
