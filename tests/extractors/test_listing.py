@@ -13,18 +13,7 @@ from searchengine.cli.main import main
 from searchengine.errors import UnknownNameError
 from searchengine.extractors import cache, loading, make_spec, model_names, published
 from searchengine.extractors.models import backbones
-from searchengine.extractors.networks import PREPROCESSINGS
 from tests.extractors.tiny import write_tiny_model
-
-
-def test_the_table_is_whole() -> None:
-    assert len(backbones()) >= 38
-    for backbone in backbones().values():
-        assert backbone.preprocessing in PREPROCESSINGS
-        assert backbone.dimension > 0
-        assert all(file.url.startswith("https://") for file in (backbone.with_head, backbone.without_head))
-    inside = {backbone.module for backbone in backbones().values() if backbone.preprocessing == "none"}
-    assert inside == {"convnext", "efficientnet", "efficientnet_v2", "mobilenet_v3"}
 
 
 def test_weights_on_this_machine(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,12 +49,9 @@ def test_pooling_equals_a_loop(pooling: str) -> None:
 
 
 @pytest.mark.slow
-def test_between_mean_and_maximum() -> None:
+def test_without_pooling_maps_are_flattened() -> None:
     import_keras()
     maps = np.random.default_rng(0).uniform(0, 9, (2, 7, 7, 8)).astype(np.float32)
-    average, gem, maximum = (np.asarray(pooled(maps, how)) for how in ("avg", "gem", "max"))
-    assert (average < gem).all()
-    assert (gem < maximum).all()
     np.testing.assert_array_equal(np.asarray(pooled(maps, "none")), maps.reshape(2, -1))
     np.testing.assert_array_equal(np.asarray(pooled(maps[:, 0, 0], "gem")), maps[:, 0, 0])
 

@@ -113,17 +113,6 @@ def test_openvino_float32(vgg16: Vgg16, openvino: Extractor) -> None:
     assert relative_error(one_by_one, features) <= 1e-6
 
 
-def test_openvino_raw_shares_the_export(vgg16: Vgg16, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(exported))
-    file = vgg16.folder / "vgg16.weights.h5"
-    messages: list[str] = []
-    raw = load_extractor(
-        normalize="none", weights=file, precision="float32", runtime="openvino", progress=messages.append
-    )
-    assert relative_error(raw.embed(vgg16.images[:2]), vgg16.expected["fc2"][:2]) <= 1e-4
-    assert messages == []
-
-
 def test_openvino_bfloat16(vgg16: Vgg16, openvino: Extractor) -> None:
     file = vgg16.folder / "vgg16.weights.h5"
     if "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
