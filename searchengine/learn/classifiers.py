@@ -6,6 +6,7 @@ A classifier is a set of arrays and a report of its accuracy. Predicting needs N
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,6 +94,11 @@ class FitReport:
     logistic: HeldOut | None
     vote: HeldOut | None
     notes: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy of the logistic regression on held-out images; NaN if nothing could be held out."""
+        return math.nan if self.logistic is None else self.logistic.accuracy
 
 
 # -- the classifier ---------------------------------------------------------------------------------------------------

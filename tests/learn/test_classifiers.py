@@ -79,6 +79,7 @@ def test_what_is_reported(indexed: Indexed) -> None:
     assert report.logistic is not None
     assert report.vote is not None
     assert report.logistic.images == report.vote.images == 149
+    assert report.accuracy == report.logistic.accuracy
     assert 0.5 < report.logistic.low < report.logistic.accuracy < report.logistic.high < 1
     assert sum(one.images for one in report.logistic.by_class) == 149
     wrong = sum(one.images - one.right for one in report.logistic.by_class)
@@ -116,6 +117,7 @@ def test_hardly_any_labels(indexed: Indexed) -> None:
     pytest.importorskip("sklearn")
     report = fit_classifier(training_set(indexed(features, list("abcdefgh"), "singles"))).report
     assert report.logistic is None
+    assert np.isnan(report.accuracy)
     assert "nothing could be held out" in report.notes[0]
     report = fit_classifier(training_set(indexed(features, list("aabbccdd"), "pairs"))).report
     assert (report.folds, report.regularization) == (2, 0.1)
