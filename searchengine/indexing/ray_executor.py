@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,6 @@ class RayExecutor:
         self._progress = progress
         self._cluster: Cluster | None = None
         self._actors: list[Actor] = []
-        self._sent_model: SentModel | None = None
         self._computed: Computed | None = None
         self._failed_starts = 0
         self._has_waited = False
@@ -108,12 +108,11 @@ class RayExecutor:
         local = replace(recipe, precision="auto", gpu=False).load(self._progress.say)
         self._recipe = replace(recipe, precision=precision or local.precision)
 
-    def _model_to_send(self) -> SentModel:
-        """Return the exported model, for machines that lack it. It is read once."""
+    @cached_property
+    def _sent_model(self) -> SentModel:
+        """The exported model, for machines that lack it."""
         assert self._cluster is not None
-        if self._sent_model is None:
-            self._sent_model = SentModel.of(self._recipe.spec, self._cluster.ray.put)
-        return self._sent_model
+        return SentModel.of(self._recipe.spec, self._cluster.ray.put)
 
     def _start_worker(self, cluster: Cluster) -> None:
         options = self._options
@@ -136,7 +135,7 @@ class RayExecutor:
             for actor in self._actors:
                 if actor.starting is None and (places := work.hand_out(actor)):
                     files = [work.candidates[place] for place in places]
-                    actor.batches[actor.handle.read.remote(files, known)] = Batch(work, places)
+                    actor.batches[actor.handle.read.remote(files, known)] = work, places
 
     def _receive(self) -> None:
         """Wait for the next answers of workers, and handle them."""
@@ -166,7 +165,7 @@ class RayExecutor:
 
     def _handle(self, actor: Actor, answer: Any, result: Any) -> None:
         if actor.starting == answer and result is None:
-            actor.starting = actor.handle.prepare.remote(self._recipe, DECODING, self._model_to_send())
+            actor.starting = actor.handle.prepare.remote(self._recipe, DECODING, self._sent_model)
             return
         if actor.starting == answer:
             actor.starting, self._failed_starts = None, 0
@@ -176,8 +175,8 @@ class RayExecutor:
             (reading for reading in result if reading.vanished and os.path.lexists(reading.candidate.file)), None
         )
         if unseen is None:
-            batch = actor.batches.pop(answer)
-            batch.work.complete(batch.places, result)
+            work, places = actor.batches.pop(answer)
+            work.complete(places, result)
         else:
             file = shown(unseen.candidate.file)
             self._refuse(
@@ -187,8 +186,8 @@ class RayExecutor:
     def _refuse(self, actor: Actor, reason: str) -> None:
         """Continue without a worker, as long as there are others."""
         self._end(actor)
-        for batch in actor.batches.values():
-            batch.work.requeue(batch.places)
+        for work, places in actor.batches.values():
+            work.requeue(places)
         if not self._actors:
             raise ExtractorError(f"Ray has no worker left; the last one was refused. {reason}")
         self._progress.say(f"A Ray worker was refused. {reason}")
@@ -200,8 +199,8 @@ class RayExecutor:
         self._failed_starts += actor.starting is not None
         if self._failed_starts >= _STARTS:
             raise IndexingError(f"{_STARTS} Ray workers died while starting: {_reason(error)}") from error
-        for batch in actor.batches.values():
-            batch.work.record_death(batch.places)
+        for work, places in actor.batches.values():
+            work.record_death(places)
         self._start_worker(self._cluster)
 
 
@@ -219,21 +218,14 @@ def _reason(error: BaseException) -> str:
 class Actor:
     """A worker as the driver knows it, with the batches it was given, by their pending answers.
 
-    While a worker reads a suspect, a file during which another worker died, it reads nothing else.
+    A batch is a work, and the positions of files among its candidates. While a worker reads a suspect, a file during
+    which another worker died, it reads nothing else.
     """
 
     handle: Any
     starting: Any  # the pending answer of ``prepare``; None once it has arrived
-    batches: dict[Any, Batch] = field(default_factory=dict)
+    batches: dict[Any, tuple[Work, Sequence[int]]] = field(default_factory=dict)
     has_suspect: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Files that one worker reads, as positions among the candidates of the work."""
-
-    work: Work
-    places: Sequence[int]
 
 
 class Work:

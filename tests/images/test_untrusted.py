@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from PIL import Image
 
 from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError
 from searchengine.images import DecodedImage, decode, opening, sniff
+from tests.images.mutants import mutated
 from tests.images.pictures import HEIC, corners
 from tests.images.seeds import seeds
 
@@ -26,16 +29,10 @@ def decodes_or_says_why(data: bytes) -> None:
         assert len(message) < 400
 
 
-@settings(max_examples=200)
-@given(data=st.data())
-def test_mutated_files(data: st.DataObject) -> None:
-    file = bytearray(data.draw(st.sampled_from(list(FILES.values()))))
-    for _ in range(data.draw(st.integers(1, 8))):
-        at = data.draw(st.integers(0, len(file)))
-        some = data.draw(st.binary(max_size=6))
-        cut = data.draw(st.sampled_from([0, len(some), 1, 50]))
-        file[at : at + cut] = some
-    decodes_or_says_why(bytes(file))
+def test_mutated_files() -> None:
+    for number in range(200):
+        chance = random.Random(number)
+        decodes_or_says_why(mutated(chance.choice(list(FILES.values())), chance))
 
 
 @settings(max_examples=150)

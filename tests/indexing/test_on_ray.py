@@ -13,7 +13,7 @@ from searchengine.cli import offline_index
 from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.ray_cluster import KnownContent
-from searchengine.indexing.ray_executor import Actor, Batch, RayExecutor, Work
+from searchengine.indexing.ray_executor import Actor, RayExecutor, Work
 from searchengine.indexing.reading import Reading
 from searchengine.indexing.scan import Candidate
 from tests.fakes import FakeRecipe, Sentences, write_pictures
@@ -39,7 +39,7 @@ def actor() -> Actor:
 def give(work: Work, worker: Actor) -> list[int]:
     places = work.hand_out(worker)
     if places:
-        worker.batches[object()] = Batch(work, places)
+        worker.batches[object()] = work, places
     return places
 
 
