@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from searchengine.errors import IndexingError
 from searchengine.images import FoundFile, Walk
 from searchengine.images.finding import folder_errors
-from searchengine.index.types import ImageFolder, ImageUpdate, IndexedImage, Place, Skipped, content_hash
+from searchengine.index.types import FileState, ImageFolder, ImageUpdate, IndexedImage, Place, Skipped, content_hash
 from searchengine.indexing.options import IndexingOptions
 
 _SAMPLE = 20  # images of each folder that are looked for in its new place
@@ -176,10 +176,8 @@ def _has_changed(folder: Path, known: Mapping[Place, IndexedImage], place: Place
         info = os.stat(joined(bytes(folder), place[1]))  # noqa: PTH116  (bytes)
     except OSError:
         return True
-    state = known[place].state
-    return (info.st_size, info.st_mtime_ns) != (state.size, state.mtime_ns) or (
-        state.ctime_ns is not None and info.st_ctime_ns != state.ctime_ns
-    )
+    file = FoundFile(place[1], info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    return not _has_times_of(known[place].state, file)
 
 
 def _digest(file: bytes, size: int) -> bytes | None:
@@ -310,16 +308,18 @@ def make_plan(
     for (root, file), wanted in zip(files, labels_of_files, strict=True):
         place, absolute = (root.id, file.path), joined(bytes(root.folder), file.path)
         image, refused = missing.pop(place, None), gone.pop(place, None)
-        if image is not None and not options.check_content and _is_unchanged(image, file):
+        recorded = refused if image is None else image.state
+        is_same = recorded is not None and not options.check_content and _has_times_of(recorded, file)
+        if image is not None and is_same and image.state.settled:
             plan.unchanged += 1
             if not image.has_shot:
                 plan.without_shot.append((image.id, absolute))
             if image.labels != wanted or image.state.ctime_ns is None:
                 plan.seen.append(ImageUpdate(image.id, *place, replace(image.state, ctime_ns=file.ctime_ns), wanted))
-        elif image is not None or refused is None or options.check_content or contents.retry or _differs(refused, file):
-            plan.candidates.append(Candidate(*place, absolute, image, wanted))
-        else:
+        elif image is None and refused is not None and is_same and not contents.retry:
             plan.skipped.append(refused)
+        else:
+            plan.candidates.append(Candidate(*place, absolute, image, wanted))
     if options.limit is None:
         _recognise_renamed(plan.candidates, missing)
         blocked = {(file.root, file.path) for file in plan.unreadable}
@@ -342,18 +342,10 @@ def _walked(plan: Plan, limit: int | None) -> list[tuple[Root, FoundFile]]:
     return files
 
 
-def _is_unchanged(image: IndexedImage, file: FoundFile) -> bool:
-    state = image.state
-    return (
-        state.settled
-        and (state.size, state.mtime_ns) == (file.size, file.mtime_ns)
-        and state.ctime_ns in (file.ctime_ns, None)
-    )
-
-
-def _differs(refused: Skipped, file: FoundFile) -> bool:
-    same_times = (refused.size, refused.mtime_ns) == (file.size, file.mtime_ns)
-    return not same_times or refused.ctime_ns not in (file.ctime_ns, None)
+def _has_times_of(recorded: FileState | Skipped, file: FoundFile) -> bool:
+    """Return whether a file has the recorded size and times. An old record has no ctime."""
+    same = (recorded.size, recorded.mtime_ns) == (file.size, file.mtime_ns)
+    return same and recorded.ctime_ns in (file.ctime_ns, None)
 
 
 def _recognise_renamed(candidates: list[Candidate], missing: dict[Place, IndexedImage]) -> None:
