@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,18 +58,9 @@ def choose_spec(options: IndexingOptions, storage: Storage) -> tuple[ExtractorSp
     return spec_of(chosen), chosen.weights_file
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """How the features of a run are computed, as the manifest records it."""
-
-    precision: str
-    runtime: str
-    device: str
-
-    @classmethod
-    def by(cls, extractor: Extractor) -> Computed:
-        """Return how an extractor computes features."""
-        return cls(extractor.precision, extractor.runtime, extractor.device)
+def computed_by(extractor: Extractor) -> dict[str, str]:
+    """Return how an extractor computes features, as entries of the manifest."""
+    return {"precision": extractor.precision, "runtime": extractor.runtime, "device": extractor.device}
 
 
 class RunExtractor:
@@ -145,7 +136,7 @@ class RunExtractor:
         if self._words:
             keep_words(folder, self.spec, self.recipe.weights_file)
 
-    def manifest(self, computed: Computed) -> dict[str, str]:
+    def manifest(self, computed: dict[str, str]) -> dict[str, str]:
         """Return what a new index records about the extractor and the computation."""
         weights_file = self.recipe.weights_file
         return {
@@ -153,7 +144,7 @@ class RunExtractor:
             "fingerprint": self.spec.fingerprint,
             "extractor": self.spec.title,
             "weights_file": path_to_text(weights_file.absolute()) if weights_file else "",
-            **asdict(computed),
+            **computed,
             "normalized": str(int(self.spec.normalize == "l2")),
             "decoding": str(DECODING),  # of the oldest feature
             "refused_by": str(DECODING),  # of all skipped files

@@ -19,7 +19,7 @@ from searchengine.errors import ExtractorError, IndexingError, missing_extra
 from searchengine.extractors import Extractor, ExtractorRecipe, ExtractorSpec
 from searchengine.extractors import cache as model_cache
 from searchengine.images import DECODING
-from searchengine.indexing.model import Computed
+from searchengine.indexing.model import computed_by
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.reading import Reading, read_ahead
 from searchengine.indexing.scan import Candidate
@@ -170,8 +170,8 @@ class Worker:
         self._threads = threads
         self._extractor: Extractor | None = None
 
-    def prepare(self, recipe: ExtractorRecipe, decoding: int, model: SentModel | None = None) -> Computed | None:
-        """Load the model, or return None if its exported form is missing here and must be sent.
+    def prepare(self, recipe: ExtractorRecipe, decoding: int, model: SentModel | None = None) -> dict[str, str] | None:
+        """Load the model and return ``computed_by`` it, or None if its exported form is missing here and must be sent.
 
         Raises ExtractorError if it cannot run as the recipe says, or if images are decoded differently here.
         """
@@ -183,7 +183,7 @@ class Worker:
             return None
         self._extractor = recipe.load(lambda text: None)
         self._extractor.embed(np.zeros((1, *recipe.spec.input_size, 3), np.uint8))
-        return Computed.by(self._extractor)
+        return computed_by(self._extractor)
 
     def read(self, candidates: Sequence[Candidate], known_content: Container[bytes]) -> list[Reading]:
         """Read files, and decode and embed new content. Pictures are returned with features instead of pixels."""

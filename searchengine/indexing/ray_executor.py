@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, IndexingError, SearchEngineError
 from searchengine.images import DECODING
-from searchengine.indexing.model import Computed, RunExtractor, check_finite
+from searchengine.indexing.model import RunExtractor, check_finite
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.ray_cluster import Cluster, KnownContent, SentModel, Worker, check_installed
 from searchengine.indexing.reading import Picture, Reading
@@ -53,7 +53,7 @@ class RayExecutor:
         self._progress = progress
         self._cluster: Cluster | None = None
         self._actors: list[Actor] = []
-        self._computed: Computed | None = None
+        self._computed: dict[str, str] | None = None
         self._failed_starts = 0
         self._has_waited = False
 
@@ -77,7 +77,7 @@ class RayExecutor:
         features = [picture.feature for picture in pictures if picture.feature is not None]
         return check_finite(np.stack(features), self._recipe.spec)
 
-    def computed(self) -> Computed:
+    def computed(self) -> dict[str, str]:
         assert self._computed is not None
         return self._computed
 

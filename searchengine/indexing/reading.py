@@ -23,7 +23,7 @@ from searchengine.files import MAX_PHOTO_BYTES, open_regular
 from searchengine.images import HEAD_BYTES, DecodedImage, Pixels, average_colour, sniff, why_not
 from searchengine.images.metadata import Shot, read_shot
 from searchengine.index.types import FileState, content_hash
-from searchengine.indexing.model import Computed, RunExtractor
+from searchengine.indexing.model import RunExtractor, computed_by
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.scan import Candidate
 from searchengine.processors import processors
@@ -154,8 +154,8 @@ class Executor(Protocol):
         """Return the features of n pictures, (n, d) float32. Raises IndexingError if the model gives NaN."""
         ...
 
-    def computed(self) -> Computed:
-        """Return how features are computed, for the manifest."""
+    def computed(self) -> dict[str, str]:
+        """Return how features are computed, as entries of the manifest."""
         ...
 
     def close(self) -> None:
@@ -178,8 +178,8 @@ class LocalExecutor:
     def embed(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         return self._extractor.embed([picture.pixels for picture in pictures])
 
-    def computed(self) -> Computed:
-        return Computed.by(self._extractor.get())
+    def computed(self) -> dict[str, str]:
+        return computed_by(self._extractor.get())
 
     def close(self) -> None:
         """Do nothing: the threads end with the readings."""
