@@ -271,18 +271,17 @@ def _with_masks(bitmap: bytes) -> bytes:
 
 def picture_in_icns(data: bytes) -> bytes | None:
     """Return the largest PNG or JPEG 2000 in a macOS icon; None if all its pictures are in older formats."""
-    pictures = []
-    at, entries = 8, 0
-    while at + 8 <= len(data):
-        entries += 1
-        if entries > _CANDIDATES:
-            raise DamagedImageError("This ICNS image is damaged: its list of pictures does not end. Try a fresh copy.")
+    pictures: list[bytes] = []
+    at = 8
+    for _ in range(_CANDIDATES + 1):
+        if at + 8 > len(data):
+            return max(pictures, key=_width, default=None)
         length = int.from_bytes(data[at + 4 : at + 8], "big")
         picture = data[at + 8 : at + length]
         if sniff(picture[:32]) in ("PNG", "JP2"):
             pictures.append(picture)
         at += max(length, 8)
-    return max(pictures, key=_width, default=None)
+    raise DamagedImageError("This ICNS image is damaged: its list of pictures does not end. Try a fresh copy.")
 
 
 def _width(picture: bytes) -> int:

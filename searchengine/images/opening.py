@@ -81,19 +81,15 @@ def _png(data: bytes) -> ImageFile.ImageFile:
 
 
 def _avif(data: bytes) -> ImageFile.ImageFile:
-    file = _avif_file(data)
-    file.info.setdefault("icc_profile", profile_of_heif(data))
-    return file
-
-
-def _avif_file(data: bytes) -> ImageFile.ImageFile:
     try:
-        return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
+        file = AvifImagePlugin.AvifImageFile(io.BytesIO(data))
     except ValueError:
         # libavif rejects an image with a broken EXIF block; under another name the block is ignored.
         if b"Exif" not in data:
             raise
-        return AvifImagePlugin.AvifImageFile(io.BytesIO(data.replace(b"Exif", b"skip")))
+        file = AvifImagePlugin.AvifImageFile(io.BytesIO(data.replace(b"Exif", b"skip")))
+    file.info.setdefault("icc_profile", profile_of_heif(data))
+    return file
 
 
 # A reference box "this item describes that image" of a HEIC: a size below 2**19 and the name. Metadata is not needed
