@@ -7,7 +7,7 @@ million images take about 40 MB. ``column_reader`` reads them from a catalog.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import reduce
@@ -121,22 +121,16 @@ class Columns:
 
     def passing(self, filter: Filter) -> Mask:
         """Return a mask of the rows that pass a filter, which must not be modified."""
-        if filter.ids is not None:  # not cached: these filters are rarely repeated, and may be long
-            return self.passing(replace(filter, ids=None)) & np.isin(self.ids, np.array(filter.ids, dtype=np.int64))
-        mask = self._passing.get(filter)
-        if mask is None:
-            mask = reduce(np.logical_and, self._choices(filter).values(), self.ids != NO_IMAGE)
-            _keep(self._passing, filter, mask, _MASKS_KEPT)
-        return mask
+        return _cached(
+            self._passing,
+            filter,
+            _MASKS_KEPT,
+            lambda: reduce(np.logical_and, self._choices(filter).values(), self.ids != NO_IMAGE),
+        )
 
     def facets(self, filter: Filter) -> Facets:
         """Return the facets of the images that pass a filter."""
-        facets = self._facets.get(filter)
-        if facets is None:
-            facets = self._count(self._choices(filter))
-            if filter.ids is None:
-                _keep(self._facets, filter, facets, _FACETS_KEPT)
-        return facets
+        return _cached(self._facets, filter, _FACETS_KEPT, lambda: self._count(self._choices(filter)))
 
     def _choices(self, filter: Filter) -> dict[str, Mask]:
         """Return the rows that pass each choice of a filter, as masks; a facet's choice has the facet's name."""
@@ -193,11 +187,16 @@ class Columns:
         )
 
 
-def _keep(cache: dict[Filter, T], filter: Filter, result: T, most: int) -> None:
-    """Cache a result, of at most ``most``; other threads may do the same at any moment."""
-    if len(cache) >= most:
-        cache.clear()
-    cache[filter] = result
+def _cached(cache: dict[Filter, T], filter: Filter, most: int, compute: Callable[[], T]) -> T:
+    """Return a result, of which ``most`` are cached; other threads may do the same at any moment."""
+    result = cache.get(filter)
+    if result is None:
+        result = compute()
+        if filter.ids is None:  # filters with ids are rarely repeated, and may be long
+            if len(cache) >= most:
+                cache.clear()
+            cache[filter] = result
+    return result
 
 
 def facet(counts: dict[str, int]) -> tuple[FacetValue, ...]:

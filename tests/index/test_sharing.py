@@ -1,4 +1,4 @@
-"""Work shared between threads: each part is done once, and no one waits for a thread that has not begun."""
+"""Work shared between threads: no one waits for a thread that has not begun. See also ``test_exact.py``."""
 
 from __future__ import annotations
 
@@ -13,20 +13,6 @@ from searchengine.index import distances
 @pytest.fixture(autouse=True)
 def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distances, "_threads", lambda: 4)
-
-
-@pytest.mark.parametrize(("count", "step"), [(0, 3), (1, 3), (7, 3), (12, 3), (100, 1), (100, 7), (1000, 3)])
-def test_every_part_is_done_once(count: int, step: int) -> None:
-    done = [0] * count
-    lock = threading.Lock()
-
-    def work(part: slice) -> None:
-        with lock:
-            for at in range(part.start, part.stop):
-                done[at] += 1
-
-    distances.share(work, count, step)
-    assert done == [1] * count
 
 
 def test_other_threads_take_part() -> None:
