@@ -159,7 +159,7 @@ def build(folder: Path, state: State, progress: Progress = QUIET) -> StructureSh
     live = state.live
     if not len(live) or not math.sqrt(state.squared_norms[live].max()) < _LONGEST:
         raise QueryError("There are no features that approximate search can handle. Searches stay exact.")
-    sample = Sample.of(state)
+    sample = Sample.of(state, RECALL_AT, _QUERIES // 2, with_outside=True)
     best: StructureSheet | None = None
     factories = _factories(len(live), state.rows.shape[1])
     for factory in factories:
@@ -290,36 +290,25 @@ class Sample:
 
     Attributes:
         rows: the rows of the images, (i,).
-        last: the row of the last neighbour of each image, (i,).
         queries: (q, d), the images first.
         limits: (q,), the distance of the last neighbour of each query.
         wanted: the number of neighbours. An image is not one of its own neighbours.
     """
 
     rows: NDArray[np.int64]
-    last: NDArray[np.int64]
     queries: NDArray[np.float32]
     limits: NDArray[np.float64]
     wanted: int
 
     @classmethod
-    def of(cls, state: State) -> Sample:
-        """Return a sample of images and as many pictures from outside."""
-        inside = cls.of_images(state, RECALL_AT, _QUERIES // 2)
-        if not inside.wanted:
-            return inside
-        outside = 2 * inside.queries - np.asarray(state.scattered[inside.last])
-        nearest = state.searcher(EUCLIDEAN).nearest(outside, inside.wanted)
-        limits = np.concatenate([inside.limits, [each.distances[-1] for each in nearest]])
-        return replace(inside, queries=np.concatenate([inside.queries, outside]), limits=limits)
-
-    @classmethod
-    def of_images(cls, state: State, wanted: int, count: int = _QUERIES, progress: Progress = QUIET) -> Sample:
-        """Return a sample of at most ``count`` images and no pictures from outside."""
+    def of(
+        cls, state: State, wanted: int, count: int, *, with_outside: bool = False, progress: Progress = QUIET
+    ) -> Sample:
+        """Return a sample of at most ``count`` images and, if ``with_outside``, as many pictures from outside."""
         rows, wanted = _choose(state.live, count), min(wanted, state.count - 1)
         images = np.asarray(state.scattered[rows])
         if not wanted:
-            return cls(rows, rows, images, np.zeros(len(rows)), wanted)
+            return cls(rows, images, np.zeros(len(rows)), wanted)
         searcher, nearest = state.searcher(EUCLIDEAN), list[Neighbours]()
         progress.start(len(rows), what="Exact searches, for comparison")
         for start in range(0, len(rows), _QUERIES_AT_ONCE):
@@ -327,8 +316,12 @@ class Sample:
             progress.advance(len(nearest) - start)
         others = [np.flatnonzero(each.positions != row)[wanted - 1] for row, each in zip(rows, nearest, strict=True)]
         limits = np.array([each.distances[at] for at, each in zip(others, nearest, strict=True)])
+        if not with_outside:
+            return cls(rows, images, limits, wanted)
         last = np.array([each.positions[at] for at, each in zip(others, nearest, strict=True)])
-        return cls(rows, last, images, limits, wanted)
+        outside = 2 * images - np.asarray(state.scattered[last])
+        beyond = [each.distances[-1] for each in searcher.nearest(outside, wanted)]
+        return cls(rows, np.concatenate([images, outside]), np.concatenate([limits, beyond]), wanted)
 
 
 def whole_set_searcher(
@@ -336,7 +329,7 @@ def whole_set_searcher(
 ) -> Searcher | ApproximateSearcher:
     """Return a searcher that finds about 99 % of the k nearest rows of every row of a state, or an exact one."""
     structure = structure.covering(state)
-    sample = Sample.of_images(state, k, progress=progress)
+    sample = Sample.of(state, k, _QUERIES, progress=progress)
     sheet = calibrate(structure, state, sample, aim=_WHOLE_SET_AIM, depths=_WHOLE_SET_DEPTHS)
     if sheet.recall < RECALL:
         return state.searcher(metric)
