@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from searchengine.errors import QueryError
 from searchengine.index.filters import Cursor, Filter
-from searchengine.query import ADDRESS, DEFAULT_K, DISLIKED, LIKED, START, WHOLE, Box, Example, Query, Sign, Source
+from searchengine.query import ADDRESS, DEFAULT_K, DISLIKED, LIKED, START, Box, Example, Query, Sign, Source
 
 MAX_EXAMPLES = 100  # in one request; not everything accepts a longer address
 MAX_DECODED = 20  # examples to decode in one request; each may take a second
@@ -37,7 +37,6 @@ def query_from_url(
     *,
     upload: Source | None = None,
     default_k: int = DEFAULT_K,
-    max_k: int | None = None,
 ) -> Query:
     """Read a query from the fields of an address or a form. Unknown fields are ignored.
 
@@ -47,7 +46,6 @@ def query_from_url(
         values: the values of each field.
         upload: a picture sent with the form, to start from.
         default_k: the ``k`` to use if none is given.
-        max_k: the largest ``k`` allowed.
 
     Raises:
         QueryError, UnknownNameError
@@ -75,7 +73,7 @@ def query_from_url(
         text=first("q"),
         filter=Filter.from_fields(values),
         metric=first("metric") or None,
-        k=parse_k(first("k"), default_k, max_k),
+        k=parse_k(first("k"), default_k),
         cursor=Cursor.parse(first("cursor")) if first("cursor") else None,
         distinct=_flag(first("distinct"), "distinct"),
         copies=_flag(first("copies"), "copies"),
@@ -93,8 +91,8 @@ def query_to_url(query: Query, *, default_k: int = DEFAULT_K) -> dict[str, list[
         **query.filter.to_fields(),
         "k": None if query.k == default_k else query.k,
         "metric": query.metric,
-        "like": [with_box(str(example.id), example.box) for example in query.liked if example.id is not None],
-        "dislike": [with_box(str(example.id), example.box) for example in query.disliked if example.id is not None],
+        "like": [_with_box(example) for example in query.liked if example.id is not None],
+        "dislike": [_with_box(example) for example in query.disliked if example.id is not None],
         "rule": query.rule,
         "cursor": query.cursor,
         "distinct": 1 if query.distinct else None,
@@ -110,7 +108,7 @@ def query_to_url(query: Query, *, default_k: int = DEFAULT_K) -> dict[str, list[
 # -- JSON -----------------------------------------------------------------------------------------------------------
 
 
-def query_from_json(values: object, *, default_k: int = DEFAULT_K, max_k: int | None = None) -> Query:
+def query_from_json(values: object, *, default_k: int = DEFAULT_K) -> Query:
     """Read a query from a JSON object. A picture is given by its ``id``, or as ``image`` in base64.
 
     Raises:
@@ -126,7 +124,7 @@ def query_from_json(values: object, *, default_k: int = DEFAULT_K, max_k: int | 
         text=_text(body, "text"),
         filter=Filter.from_json(body.get("filter", {})),
         metric=_text(body, "metric"),
-        k=parse_k(str(k) if type(k) is int else "x", default_k, max_k),
+        k=parse_k(str(k) if type(k) is int else "x", default_k),
         cursor=Cursor.parse(cursor) if (cursor := _text(body, "cursor")) else None,
         distinct=_boolean(body, "distinct"),
         copies=_boolean(body, "copies"),
@@ -145,28 +143,27 @@ def parse_id(text: str | None) -> int | None:
     return number if number <= _MAX_ID else None
 
 
-def parse_k(text: str | None, default: int, max_k: int | None = None) -> int:
-    """Return the number of results asked for, at least 1; QueryError if the text is something else."""
+def parse_k(text: str | None, default: int) -> int:
+    """Return the number of results asked for, 1 to 500; QueryError if the text is something else."""
+    from searchengine.settings import MAX_K  # loads Pydantic, which `--help` does not need
+
     if not text:
         return default
     number = parse_id(text)
-    if not number or (max_k is not None and number > max_k):
-        allowed = "of at least 1" if max_k is None else f"from 1 to {max_k}"
-        raise QueryError(f"The number of pictures must be a whole number {allowed}.")
+    if not number or number > MAX_K:
+        raise QueryError(f"The number of pictures must be a whole number from 1 to {MAX_K}.")
     return number
-
-
-def with_box(source: str, box: Box | None) -> str:
-    """Write a liked or disliked picture with its box, as in "12@0.1,0.2,0.5,0.5"."""
-    if box is None:
-        return f"{source}@{WHOLE}" if _WITH_BOX.fullmatch(source) else source
-    return f"{source}@{box}"
 
 
 def split_box(text: str) -> tuple[str, Box | None]:
     """Split "12@0.1,0.2,0.5,0.5" into picture and box; a name with another @ stays whole. QueryError for a bad box."""
     match = _WITH_BOX.fullmatch(text)
     return (match[1], Box.parse(match[2])) if match else (text, None)
+
+
+def _with_box(example: Example) -> str:
+    """Write the id of a liked or disliked picture with its box, as in "12@0.1,0.2,0.5,0.5"."""
+    return str(example.id) if example.box is None else f"{example.id}@{example.box}"
 
 
 def _id_of(text: str) -> int:

@@ -60,8 +60,8 @@ def thumbnail(image_id: str) -> Response:
     """Return a small JPEG, or a placeholder if the image cannot be read."""
     try:
         return _send_rendition(_record(image_id), "thumbnail")
-    except (UnknownImageError, ImageError) as error:
-        return _placeholder(error)
+    except (UnknownImageError, ImageError):  # browsers show the drawing despite the status
+        return Response(render_template("missing.svg"), HTTPStatus.NOT_FOUND, mimetype="image/svg+xml")
 
 
 @images.get("/previews/<image_id>")
@@ -203,15 +203,6 @@ def _patches_of(file: BinaryIO, status: os.stat_result) -> Sequence[Patch]:
         if version not in _PATCHES:
             _PATCHES[version] = location_patches(file)
         return _PATCHES[version]
-
-
-def _placeholder(error: Exception) -> Response:
-    """Return a drawing in place of a thumbnail; browsers show it despite the status 404."""
-    response = Response(render_template("missing.svg"), status=HTTPStatus.NOT_FOUND, mimetype="image/svg+xml")
-    # A header cannot hold control characters or anything beyond Latin-1; a file name can.
-    reason = "".join(character if character.isprintable() else " " for character in str(error))
-    response.headers["X-Reason"] = reason.encode("ascii", "replace").decode()
-    return response
 
 
 def _download_name(record: ImageRecord) -> str:

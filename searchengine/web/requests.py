@@ -17,7 +17,7 @@ from werkzeug.datastructures import MultiDict
 from searchengine.errors import SearchEngineError
 from searchengine.index.filters import FIELDS
 from searchengine.query import Query, Source
-from searchengine.settings import MAX_K, Settings
+from searchengine.settings import Settings
 from searchengine.spelling import parse_k, query_from_url
 from searchengine.web.engines import ServedEngine
 
@@ -128,12 +128,12 @@ def wants_json() -> bool:
 def parse_query(values: MultiDict[str, str], *, upload: Source | None = None) -> Query:
     """Parse the query of an address or a form; raise QueryError or UnknownNameError if it is invalid."""
     fields = values.to_dict(flat=False)
-    return query_from_url(fields, upload=upload, default_k=this_site().settings.default_k, max_k=MAX_K)
+    return query_from_url(fields, upload=upload, default_k=this_site().settings.default_k)
 
 
 def parse_count(name: str, default: int) -> int:
     """Parse a number of images, 1 to 500, from the address; raise QueryError if it is invalid."""
-    return parse_k(request.args.get(name), default, MAX_K)
+    return parse_k(request.args.get(name), default)
 
 
 def without_empty_fields() -> dict[str, Any] | None:

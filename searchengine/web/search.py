@@ -20,7 +20,6 @@ from searchengine.index.filters import EVERYTHING, unknown_choices
 from searchengine.index.metrics import COSINE, alike_sentence, rank_alike
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.query import LIKED, Example, Query
-from searchengine.settings import MAX_K
 from searchengine.spelling import query_from_json
 from searchengine.web.cards import Chip, QueryBar, Sign, cards_of
 from searchengine.web.choices import (
@@ -136,7 +135,7 @@ def by_upload() -> ResponseReturnValue:
             body = parse_json(request.get_data())
         except ValueError as error:
             raise RequestError(f"The query is not JSON: {error}.") from error
-        return _answer(query_from_json(body, default_k=settings.default_k, max_k=MAX_K), as_json=True)
+        return _answer(query_from_json(body, default_k=settings.default_k), as_json=True)
     upload = read_upload(request, settings.max_upload_bytes)
     fields = MultiDict(request.form)
     if "id" in fields:  # the upload replaces this picture, so its box no longer applies

@@ -182,7 +182,7 @@ def test_original_with_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     data = encoded(draw(COLOURS["red"]), "JPEG")
     Path(os.fsdecode(bytes(folder) + b"/caf\xe9.jpg")).write_bytes(data)
     engine = FakeEngine(folder)
-    renamed(engine, "caf\N{REPLACEMENT CHARACTER}.jpg")  # as in an index
+    engine.index.change(1, path="caf\N{REPLACEMENT CHARACTER}.jpg")  # as in an index
     client = make_app(engine, tmp_path).test_client()
     assert client.get("/image/1/details").get_json()["absolute"] is None
     for address in ("/images/1", "/images/1?download=1"):
@@ -204,22 +204,6 @@ def test_original_in_a_relative_folder(tmp_path: Path, monkeypatch: pytest.Monke
     assert client.get("/images/1", buffered=True).data == (tmp_path / "in" / "a.png").read_bytes()
     settings = load_settings(environ={"SEARCHENGINE_IMAGES_DIR": "in", "SEARCHENGINE_CACHE_DIR": "cache"})
     assert (settings.images_dir, settings.cache_dir) == (tmp_path / "in", tmp_path / "cache")
-
-
-def test_the_reason_for_a_missing_thumbnail_is_a_header(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    draw(COLOURS["red"]).save(tmp_path / "in" / "a.png")
-    engine = FakeEngine(tmp_path / "in")
-    (tmp_path / "in" / "a.png").unlink()
-    renamed(engine, "a\r\nb\x01\x7fc.png")
-    answer = make_app(engine, tmp_path).test_client().get("/thumbnails/1")
-    assert (answer.status_code, answer.mimetype) == (404, "image/svg+xml")
-    assert "a  b  c.png" in answer.headers["X-Reason"]
-    assert answer.headers["X-Reason"].isprintable()
-
-
-def renamed(engine: FakeEngine, path: str) -> None:
-    engine.index.change(1, path=path)
 
 
 def test_formats_that_browsers_cannot_show_are_sent_as_jpeg(tmp_path: Path) -> None:
