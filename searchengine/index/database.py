@@ -29,8 +29,8 @@ class Database:
     def __init__(self, connection: sqlite3.Connection, file: Path, *, frozen: bool = False) -> None:
         self._connection = connection
         self.file = file
-        self._frozen = stamp(file) if frozen else None  # the file as it was when it was opened without locks
-        self._place = _place(file)
+        self._identity = stamp if frozen else _place
+        self._opened = self._identity(file)
 
     @property
     def outdated(self) -> bool:
@@ -39,9 +39,7 @@ class Database:
         A rebuild replaces a damaged catalog. In a read-only folder there are no locks and no shared memory, but another
         machine, or a process that sees the folder through another mount, may write to the file.
         """
-        if self._frozen is not None:
-            return self._frozen != stamp(self.file)
-        return _place(self.file) not in (self._place, None)
+        return self._identity(self.file) not in (self._opened, None)
 
     @property
     def data_version(self) -> int:

@@ -11,6 +11,7 @@ import calendar
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from itertools import islice
@@ -238,14 +239,10 @@ def _whole(text: str, name: str) -> int:
 
 def _period(text: str) -> tuple[date, date]:
     """Return the first and the last day of a day, a month or a year: 2024-05-17, 2024-05 or 2024."""
-    match = re.fullmatch(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?", text)
-    if match:
-        year, month, day = (int(part) if part else None for part in match.groups())
-        try:
-            assert year is not None
-            first = date(year, month or 1, day or 1)
-            last_month = month or 12
-            return first, date(year, last_month, day or calendar.monthrange(year, last_month)[1])
-        except (ValueError, calendar.IllegalMonthError):
-            pass
+    if re.fullmatch(r"[0-9]{4}(-[0-9]{2}){0,2}", text):
+        with suppress(ValueError):  # there is no such day
+            first = date.fromisoformat(f"{text}-01-01"[:10])
+            last_month = first.month if len(text) > 4 else 12
+            last_day = first.day if len(text) > 7 else calendar.monthrange(first.year, last_month)[1]
+            return first, date(first.year, last_month, last_day)
     raise QueryError(f"{text[:80]!r} is not a date. Write a day as 2024-05-17, a month as 2024-05, or a year as 2024.")
