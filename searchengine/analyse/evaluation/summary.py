@@ -33,25 +33,14 @@ class Mistakes:
 
 
 def figures(
-    measured: QueryScores, random: np.random.Generator, chosen: NDArray[np.int64] | None = None
+    measured: QueryScores, random: np.random.Generator, chosen: NDArray[np.int64] | slice = slice(None)
 ) -> tuple[tuple[Figure, ...], NDArray[np.float64]]:
     """Return the means over all (or the chosen) queries, and the (RESAMPLES,) resampled means of the main measure."""
-    values = measured.values if chosen is None else measured.values[chosen]
-    ceilings = measured.ceilings if chosen is None else measured.ceilings[chosen]
+    values, ceilings = measured.values[chosen], measured.ceilings[chosen]
     means = statistics.resampled_means(values, random)
-    low, high = statistics.interval(means)
-    several = len(values) > 1
-    overall = tuple(
-        Figure(
-            name,
-            float(values[:, i].mean()),
-            float(low[i]) if several else None,
-            float(high[i]) if several else None,
-            float(ceilings[:, i].mean()),
-        )
-        for i, name in enumerate(measured.names)
-    )
-    return overall, means[:, measured.names.index(MAIN)]
+    low, high = (end.tolist() if len(values) > 1 else [None] * len(end) for end in statistics.interval(means))
+    columns = (measured.names, values.mean(axis=0).tolist(), low, high, ceilings.mean(axis=0).tolist())
+    return tuple(map(Figure, *columns)), means[:, measured.names.index(MAIN)]
 
 
 def count_mistakes(measured: QueryScores) -> Mistakes:

@@ -79,12 +79,7 @@ def _changed(sheet: dict[str, Any], *path: Any, to: Any) -> dict[str, Any]:
     "spoil",
     [
         lambda text: text[: len(text) // 2],
-        lambda text: "[]",
-        lambda text: "",
-        lambda text: json.dumps(_changed(json.loads(text), "format", to=99)),
-        lambda text: json.dumps(_changed(json.loads(text), "evaluation", "figures", to="many")),
         lambda text: json.dumps(_changed(json.loads(text), "evaluation", "figures", 0, "value", to="much")),
-        lambda text: json.dumps(_changed(json.loads(text), "evaluation", "counts", to=None)),
         lambda text: json.dumps(_changed(json.loads(text), "evaluation", "classes", 0, "images", to=1.5)),
         lambda text: json.dumps(_changed(json.loads(text), "confusion", to=[[1, 2]])),
     ],
