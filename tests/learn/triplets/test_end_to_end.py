@@ -26,7 +26,7 @@ FLAGS = ["--dim", "16", "--epochs", "6", "--validation", "0.4", "--learning-rate
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("described_in_process")
+@pytest.mark.usefixtures("exported_in_process")
 def test_command_output(setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mine.keras"
     assert main(["train", str(setting.photos), "--out", str(out), "--backbone", str(setting.backbone), *FLAGS]) == 0
