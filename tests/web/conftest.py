@@ -14,8 +14,7 @@ import pytest
 from flask import Flask
 from flask.templating import Environment
 from flask.testing import FlaskClient
-from jinja2 import BytecodeCache
-from jinja2.bccache import Bucket
+from jinja2 import FileSystemBytecodeCache
 
 from searchengine.web import create_app
 from tests.images.pictures import encoded
@@ -36,25 +35,12 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_collection(tmp_path_factory.mktemp("collection"), 45)
 
 
-class CompiledTemplates(BytecodeCache):
-    """Keeps compiled templates in memory."""
-
-    def __init__(self) -> None:
-        self.code: dict[str, bytes] = {}
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        if bucket.key in self.code:
-            bucket.bytecode_from_string(self.code[bucket.key])
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        self.code[bucket.key] = bucket.bytecode_to_string()
-
-
 @pytest.fixture(scope="session", autouse=True)
-def compiled_templates() -> Iterator[None]:
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Share compiled templates between applications, because compiling takes longer than rendering a page."""
+    cache = FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Flask, "jinja_environment", partial(Environment, bytecode_cache=CompiledTemplates()))
+        patch.setattr(Flask, "jinja_environment", partial(Environment, bytecode_cache=cache))
         yield
 
 

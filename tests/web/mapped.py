@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from flask import Flask
 
 from searchengine.analyse.groups import GROUPS, GroupSheet
 from searchengine.analyse.map import MAP, MapSheet
@@ -85,5 +85,5 @@ def read_only_mount(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "connect", without_locks)
 
 
-def app_of(index: LocalIndex, cache: Path) -> Any:
+def app_of(index: LocalIndex, cache: Path) -> Flask:
     return create_app({"TESTING": True, "CACHE_DIR": cache, "DEFAULT_K": 10}, ServedEngine(index))

@@ -26,8 +26,7 @@ def index(tmp_path: Path) -> LocalIndex:
 
 @pytest.fixture
 def client(index: LocalIndex, tmp_path: Path) -> FlaskClient:
-    client: FlaskClient = app_of(index, tmp_path / "cache").test_client()
-    return client
+    return app_of(index, tmp_path / "cache").test_client()
 
 
 def unpacked(data: bytes) -> dict[str, Any]:
