@@ -13,8 +13,7 @@ import io
 import math
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +84,7 @@ class PackagedSource(NamedSource[Lite]):
         keras.utils.clear_session()
         with dtype_policy(policy):
             model = build_network(network, spec.input_size[0])
-            _set_weights(model, network, tensors)
+            _set_weights(model, tensors)
             return cut(model, spec, "none", network.title)
 
     def head(self, spec: ExtractorSpec, weights_file: Path | None, say: Say | None) -> Head:
@@ -126,36 +125,8 @@ def _read(network: Lite, file: Path) -> bytes:
 # the network. Layers have the same names as those of EfficientNet in keras.applications.
 
 _STEM, _TOP, _CLASSES = 32, 1280, 1000
-_NORMALIZATION, _DENSE = ("weight", "bias", "running_mean", "running_var"), ("weight", "bias")
 # (kernel, blocks, channels, expansion, stride) of each stage of EfficientNet-B0
 _STAGES = ((3, 1, 16, 1, 1), (3, 2, 24, 6, 2), (5, 2, 40, 6, 2), (3, 3, 80, 6, 2), (5, 3, 112, 6, 1), (5, 4, 192, 6, 2), (3, 1, 320, 6, 1))  # fmt: skip  # noqa: E501
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """An inverted residual block (Sandler et al. 2018, https://arxiv.org/abs/1801.04381)."""
-
-    name: str
-    kernel: int
-    channels_in: int
-    channels: int
-    expansion: int
-    stride: int
-
-    @property
-    def adds_input(self) -> bool:
-        return self.stride == 1 and self.channels_in == self.channels
-
-
-def _blocks(network: Lite) -> Iterator[_Block]:
-    channels_in = _STEM
-    for stage, (kernel, repeats, channels, expansion, stride) in enumerate(_STAGES, start=1):
-        inner = 1 < stage < len(_STAGES)
-        for block in range(math.ceil(repeats * network.depth) if inner else repeats):
-            scaled = _multiple_of_8(channels * network.width)
-            name = f"block{stage}{chr(ord('a') + block)}"
-            yield _Block(name, kernel, channels_in, scaled, expansion, stride if block == 0 else 1)
-            channels_in = scaled
 
 
 def _multiple_of_8(channels: float) -> int:
@@ -186,57 +157,39 @@ def build_network(network: Lite, input_size: int) -> keras.Model:
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(pixels)
     # (n, s, s, 3) -> (n, s / 2, s / 2, 32)
     x = convolution(x, 3, 2, _STEM, ("stem_conv", "stem_bn", "stem_activation"))
-    for block in _blocks(network):
-        name, start = block.name, x
-        if block.expansion > 1:
-            names = (f"{name}_expand_conv", f"{name}_expand_bn", f"{name}_expand_activation")
-            x = convolution(x, 1, 1, block.channels_in * block.expansion, names)
-        x = convolution(x, block.kernel, block.stride, None, (f"{name}_dwconv", f"{name}_bn", f"{name}_activation"))
-        x = convolution(x, 1, 1, block.channels, (f"{name}_project_conv", f"{name}_project_bn", None))
-        if block.adds_input:
-            x = layers.Add(name=f"{name}_add")([start, x])
+    for stage, (kernel, repeats, channels, expansion, stride) in enumerate(_STAGES, start=1):
+        inner = 1 < stage < len(_STAGES)
+        # inverted residual blocks (Sandler et al. 2018, https://arxiv.org/abs/1801.04381)
+        for block in range(math.ceil(repeats * network.depth) if inner else repeats):
+            name, start = f"block{stage}{chr(ord('a') + block)}", x
+            if expansion > 1:
+                names = (f"{name}_expand_conv", f"{name}_expand_bn", f"{name}_expand_activation")
+                x = convolution(x, 1, 1, x.shape[-1] * expansion, names)
+            names = (f"{name}_dwconv", f"{name}_bn", f"{name}_activation")
+            x = convolution(x, kernel, stride if block == 0 else 1, None, names)
+            width = _multiple_of_8(channels * network.width)
+            x = convolution(x, 1, 1, width, (f"{name}_project_conv", f"{name}_project_bn", None))
+            if block > 0:
+                x = layers.Add(name=f"{name}_add")([start, x])
     # (n, s / 32, s / 32, c) -> (n, s / 32, s / 32, 1280) -> (n, 1280) -> (n, 1000)
     x = convolution(x, 1, 1, _TOP, ("top_conv", "top_bn", "top_activation"))
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     return keras.Model(pixels, layers.Dense(_CLASSES, "softmax", dtype="float32", name="predictions")(x))
 
 
-def _set_weights(model: keras.Model, network: Lite, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Copy the tensors of the PyTorch network into the Keras one by name."""
-    for layer, source in _names(network):
-        parts = _NORMALIZATION if layer.endswith("bn") else _DENSE if layer == "predictions" else ("weight",)
-        values = [_as_keras(tensors[f"{source}.{part}"], source) for part in parts]
-        model.get_layer(layer).set_weights(values)
+def _set_weights(model: keras.Model, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Copy the tensors of the PyTorch network into the Keras one; both have their layers in the same order."""
+    arrays = (array for name, array in tensors.items() if not name.endswith("num_batches_tracked"))
+    for layer in model.layers:
+        depthwise = type(layer).__name__ == "DepthwiseConv2D"
+        layer.set_weights([_as_keras(next(arrays), depthwise=depthwise) for _ in layer.weights])
 
 
-# The layers of a block, and the corresponding modules of the PyTorch network.
-_MODULES = {
-    "expand_conv": "_expand_conv",
-    "expand_bn": "_bn0",
-    "dwconv": "_depthwise_conv",
-    "bn": "_bn1",
-    "project_conv": "_project_conv",
-    "project_bn": "_bn2",
-}
-
-
-def _names(network: Lite) -> Iterator[tuple[str, str]]:
-    """Yield (Keras layer, PyTorch module) for every layer that has weights."""
-    yield from (("stem_conv", "_conv_stem"), ("stem_bn", "_bn0"))
-    for number, block in enumerate(_blocks(network)):
-        for layer, module in _MODULES.items():
-            if block.expansion > 1 or not layer.startswith("expand"):
-                yield f"{block.name}_{layer}", f"_blocks.{number}.{module}"
-    yield from (("top_conv", "_conv_head"), ("top_bn", "_bn1"), ("predictions", "_fc"))
-
-
-def _as_keras(array: NDArray[Any], source: str) -> NDArray[np.float32]:
+def _as_keras(array: NDArray[Any], *, depthwise: bool) -> NDArray[Any]:
     """Convert PyTorch's (out, in, h, w) to Keras's (h, w, in, out), or (h, w, channels, 1) for depthwise kernels."""
     if array.ndim == 4:
-        array = array.transpose((2, 3, 0, 1) if source.endswith("_depthwise_conv") else (2, 3, 1, 0))
-    elif array.ndim == 2:
-        array = array.T
-    return np.asarray(array, dtype=np.float32)
+        return array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+    return array.T
 
 
 # -- its weights ------------------------------------------------------------------------------------------------------
