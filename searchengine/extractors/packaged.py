@@ -143,36 +143,33 @@ def build_network(network: Lite, input_size: int) -> keras.Model:
     import keras
     from keras import layers
 
-    def convolution(x: Any, kernel: int, stride: int, channels: int | None, names: tuple[str, str, str | None]) -> Any:
-        """A convolution (depthwise if ``channels`` is None), batch normalisation, and ReLU6 if it is given a name."""
-        convolution_name, normalization_name, activation_name = names
-        common = {"strides": stride, "padding": "same", "use_bias": False, "name": convolution_name}
-        make = (
-            layers.DepthwiseConv2D(kernel, **common) if channels is None else layers.Conv2D(channels, kernel, **common)
-        )
-        x = layers.BatchNormalization(epsilon=1e-3, name=normalization_name)(make(x))
-        return layers.ReLU(6.0, name=activation_name)(x) if activation_name else x
+    def convolution(x: Any, name: str, kernel: int, stride: int, channels: int | None, *, active: bool = True) -> Any:
+        """A convolution (depthwise if ``channels`` is None), batch normalisation, and ReLU6 if ``active``."""
+        common = {"strides": stride, "padding": "same", "use_bias": False}
+        if channels is None:
+            x = layers.DepthwiseConv2D(kernel, **common, name=f"{name}_dwconv")(x)
+        else:
+            x = layers.Conv2D(channels, kernel, **common, name=f"{name}_conv")(x)
+        x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
+        return layers.ReLU(6.0, name=f"{name}_activation")(x) if active else x
 
     pixels = keras.Input((input_size, input_size, 3), name="image")
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(pixels)
     # (n, s, s, 3) -> (n, s / 2, s / 2, 32)
-    x = convolution(x, 3, 2, _STEM, ("stem_conv", "stem_bn", "stem_activation"))
+    x = convolution(x, "stem", 3, 2, _STEM)
     for stage, (kernel, repeats, channels, expansion, stride) in enumerate(_STAGES, start=1):
         inner = 1 < stage < len(_STAGES)
         # inverted residual blocks (Sandler et al. 2018, https://arxiv.org/abs/1801.04381)
         for block in range(math.ceil(repeats * network.depth) if inner else repeats):
             name, start = f"block{stage}{chr(ord('a') + block)}", x
             if expansion > 1:
-                names = (f"{name}_expand_conv", f"{name}_expand_bn", f"{name}_expand_activation")
-                x = convolution(x, 1, 1, x.shape[-1] * expansion, names)
-            names = (f"{name}_dwconv", f"{name}_bn", f"{name}_activation")
-            x = convolution(x, kernel, stride if block == 0 else 1, None, names)
-            width = _multiple_of_8(channels * network.width)
-            x = convolution(x, 1, 1, width, (f"{name}_project_conv", f"{name}_project_bn", None))
+                x = convolution(x, f"{name}_expand", 1, 1, x.shape[-1] * expansion)
+            x = convolution(x, name, kernel, stride if block == 0 else 1, None)
+            x = convolution(x, f"{name}_project", 1, 1, _multiple_of_8(channels * network.width), active=False)
             if block > 0:
                 x = layers.Add(name=f"{name}_add")([start, x])
     # (n, s / 32, s / 32, c) -> (n, s / 32, s / 32, 1280) -> (n, 1280) -> (n, 1000)
-    x = convolution(x, 1, 1, _TOP, ("top_conv", "top_bn", "top_activation"))
+    x = convolution(x, "top", 1, 1, _TOP)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     return keras.Model(pixels, layers.Dense(_CLASSES, "softmax", dtype="float32", name="predictions")(x))
 
