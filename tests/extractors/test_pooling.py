@@ -1,8 +1,7 @@
-"""Layers are pooled, flattened and concatenated; small pictures are enlarged; the size on the disk is reported."""
+"""Layers are pooled, flattened and concatenated; the size on the disk is reported."""
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from searchengine.errors import ExtractorError
 from searchengine.extractors import extractor, make_spec
@@ -86,19 +84,6 @@ def test_conflicting_options() -> None:
         make_spec("efficientnet-lite0", preprocessing="tf")
     with pytest.raises(ExtractorError, match=r"--input-size 16 is too small: .* at least 32 pixels"):
         make_spec("efficientnet-lite0", input_size=16)
-
-
-def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
-    """32 x 32 (CIFAR) is enlarged to 224 x 224 with Pillow's bicubic filter, which gives no blocks of equal pixels."""
-    small = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(small).save(stream, "PNG")
-    decoded = extractor.preprocess(make_spec(), stream.getvalue())
-    assert (decoded.width, decoded.height) == (32, 32)
-    expected = np.asarray(Image.fromarray(small).resize((224, 224), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(decoded.pixels, expected)
-    (batch,) = extractor.batches(make_spec(), [small], 8)
-    np.testing.assert_array_equal(batch[0], expected)
 
 
 def test_the_size_is_reported_before_it_fills_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

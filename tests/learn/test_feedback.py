@@ -99,27 +99,6 @@ def test_svm_equals_scikit_learn() -> None:
     np.testing.assert_allclose(w, theirs.coef_[0], atol=2e-3)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_feedback_helps(rule: str, indexed: Indexed) -> None:
-    features, labels = clouds((60, 60, 60), dimension=16)
-    features += 1.5 * np.random.default_rng(1).standard_normal(
-        features.shape, dtype=np.float32
-    )  # other values are valid
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    engine = SearchEngine(indexed(features, labels))
-    before = after = 0
-    for query in range(1, 181, 15):
-        label = labels[query - 1]
-        hits = engine.search(query, 60)[1:]
-        liked = [hit.id for hit in hits[:20] if hit.label == label][:3]
-        disliked = [hit.id for hit in hits[:20] if hit.label != label][:3]
-        rest = [hit.label for hit in hits if hit.id not in (*liked, *disliked)]
-        before += rest[:20].count(label)
-        judged = Query.of(query, liked=liked, disliked=disliked, k=20, rule=rule)
-        after += [hit.label for hit in engine.search(judged)].count(label)
-    assert after > before
-
-
 def test_what_is_refused(indexed: Indexed) -> None:
     features, labels = clouds((5, 5))
     engine = SearchEngine(indexed(features, labels))
