@@ -48,11 +48,9 @@ def vgg16() -> Iterator[Vgg16]:
     """Create the files once for all tests, and delete them afterwards, because they take two gigabytes."""
     with tempfile.TemporaryDirectory(prefix="vgg16-") as name:
         folder = Path(name)
-        images = [folder / f"{number}.{kind}" for number, kind in enumerate(["jpg", "png", "jpg", "webp", "png"])]
+        images = [folder / name for name in ("0.jpg", "1.png", "2.webp")]
         rng = np.random.default_rng(0)
-        for path, (height, width) in zip(
-            images, [(300, 400), (224, 224), (97, 55), (640, 480), (500, 500)], strict=True
-        ):
+        for path, (height, width) in zip(images, [(300, 400), (97, 55), (640, 480)], strict=True):
             coarse = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
             Image.fromarray(coarse).resize((width, height)).save(path, lossless=True)
         pictures = [Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC) for path in images]
@@ -127,10 +125,10 @@ def test_openvino_bfloat16(vgg16: Vgg16, openvino: Extractor) -> None:
 def test_keras_bfloat16(vgg16: Vgg16) -> None:
     file = vgg16.folder / "vgg16_notop.h5"
     extractor = load_extractor(layer="block5_pool", pooling="avg", weights=file, runtime="keras", precision="bfloat16")
-    features = extractor.embed(vgg16.images[:3])
+    features = extractor.embed(vgg16.images)
     assert extractor.precision == "bfloat16"
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)  # normalised in float32
-    assert np.sum(features * l2(vgg16.expected["block5_pool"][:3]), axis=1).min() >= 0.999
+    assert np.sum(features * l2(vgg16.expected["block5_pool"]), axis=1).min() >= 0.999
 
 
 def test_the_file_without_head_suffices_for_earlier_layers(vgg16: Vgg16) -> None:
