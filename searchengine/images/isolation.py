@@ -165,7 +165,7 @@ def refuse_shredded(data: bytes, format_: str) -> None:
     """Raise ImageTooLargeError for a JPEG or PNG in far more pieces than encoders write: each is read in Python."""
     pieces: Iterator[int | bytes] = iter(())
     if format_ == "JPEG":
-        pieces = takewhile(lambda marker: marker != START_OF_SCAN, (data[at + 1] for at, _ in _segments(data, 2)))
+        pieces = takewhile(lambda marker: marker != START_OF_SCAN, _markers(data, 2))
     elif format_ == "PNG":
         pieces = (kind for kind in _chunks(data) if kind not in (b"fcTL", b"fdAT"))  # except those of animations
     if next(islice(pieces, _MAX_PIECES, None), None) is not None:
@@ -182,7 +182,7 @@ def refuse_endless(data: bytes, pixels: int) -> None:
     if (header is not None and not header.several_scans) or data.count(b"\xff\xda", start) <= _USUAL_SCANS:
         return
     most = max(_USUAL_SCANS, _MAX_SCANS_X_MEGAPIXELS * 10**6 // max(pixels, 1))
-    scans = (at for at, _ in _segments(data, start) if data[at + 1] == START_OF_SCAN)
+    scans = (marker for marker in _markers(data, start) if marker == START_OF_SCAN)
     if next(islice(scans, most, None), None) is not None:
         raise ImageTooLargeError(
             f"This JPEG image is stored in more than {most} scans, which take too long to decode. Save it again as "
@@ -190,16 +190,15 @@ def refuse_endless(data: bytes, pixels: int) -> None:
         )
 
 
-def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """Yield the start (at the marker) and end of each segment of a JPEG, as libjpeg finds them, skipping the pixels."""
+def _markers(data: bytes, start: int) -> Iterator[int]:
+    """Yield the marker of each segment of a JPEG, as libjpeg finds them, skipping the pixels."""
     end = start
-    while (marker := _MARKER.search(data, end)) is not None:
-        end = marker.end()
+    while (match := _MARKER.search(data, end)) is not None:
+        end = match.end()
+        yield data[end - 1]
         if data[end - 1] == _EOI:
-            yield marker.start(), end
             return
         end += int.from_bytes(data[end : end + 2])
-        yield marker.start(), end
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:
