@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from searchengine.derived import timestamp
 from searchengine.errors import IndexingError
+from searchengine.index.database import on_error
 from searchengine.index.protocol import Writer
 from searchengine.index.storage import Storage
 from searchengine.index.types import (
@@ -113,15 +114,12 @@ class RunIndex:
         assert self._manifest is not None
         last_id = self.old_ids.last if self.old_ids else 0
         writer = self._storage.create(self._manifest(), dimension=dimension, last_id=last_id, say=self._say)
-        try:
+        with on_error(writer.close):
             self._record_roots(writer)
-        except BaseException:
-            writer.close()
-            raise
         return writer
 
-    def set(self, key: str, value: str) -> None:
-        """Write one entry of the manifest, if there is an index and the entry differs."""
+    def set(self, key: str, value: str | None) -> None:
+        """Write one entry of the manifest, or remove it, if there is an index and the entry differs."""
         if self.writer is not None and self.manifest(key) != value:
             self.writer.set({key: value})
 
@@ -139,8 +137,7 @@ class RunIndex:
             self.writer.forget_skipped(forgotten)
         with contextlib.suppress(IndexingError):  # the disk is too full for it; the next run tries again
             self.writer.compact_if_sparse()
-        if self.manifest("run") is not None:
-            self.writer.set({"run": None})
+        self.set("run", None)
 
     def back_up(self) -> None:
         """Back up the catalog; see ``Writer.back_up``."""

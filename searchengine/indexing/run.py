@@ -18,6 +18,7 @@ from searchengine.extractors import Extractor, cache
 from searchengine.images import DECODING, Walk
 from searchengine.index import metrics
 from searchengine.index.approximate import load_faiss
+from searchengine.index.database import on_error
 from searchengine.index.metrics import check_metric
 from searchengine.index.protocol import Writer
 from searchengine.index.storage import Storage, storage_of
@@ -183,11 +184,8 @@ class _Run:
 
     def _open_checked(self) -> IndexWriter:
         writer = IndexWriter.open(self.index_dir)
-        try:
+        with on_error(writer.close):
             writer.catalog.check()  # a damaged catalog could not be written to at the end
-        except BaseException:
-            writer.close()
-            raise
         return writer
 
     def _replace_damaged(self, old_ids: OldIds, damage: IndexError_ | None = None) -> None:
