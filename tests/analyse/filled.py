@@ -68,7 +68,7 @@ def fill(
             height=30,
             colour=f"#{at % 256:02x}8040",
             format="PNG",
-            labels=(labelled[at],) if labelled else (),
+            labels=tuple(filter(None, labelled[at : at + 1])),
             replaces=at + 1 in known,
         )
         batch.stored.append(row)

@@ -8,29 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from searchengine.engine import open_index
-from searchengine.exchange import import_features
 from searchengine.index.local import LocalIndex
 from searchengine.indexing import IndexingOptions, update_index
+from tests.analyse.filled import fill
 from tests.fakes import FakeExtractor, picture
 
 Make = Callable[..., LocalIndex]
 
 
 @pytest.fixture
-def imported(tmp_path: Path) -> Make:
-    """(name, features, labels) -> an index of ready-made features."""
+def indexed(tmp_path: Path) -> Make:
+    """(name, features, labels) -> an index of these features, without pictures."""
 
     def make(name: str, features: Sequence[Sequence[float]], labels: Sequence[str]) -> LocalIndex:
-        file = tmp_path / f"{name}.npz"
-        np.savez(
-            file,
-            features=np.array(features, dtype=np.float32),
-            labels=np.array(labels),
-            paths=np.array([f"{i}.png" for i in range(len(labels))]),
-        )
-        import_features(file, tmp_path / name)
-        return open_index(tmp_path / name)
+        names = [f"{i}.png" for i in range(len(labels))]
+        return fill(tmp_path / name, np.array(features, dtype=np.float32), names=names, labels=labels)
 
     return make
 

@@ -32,8 +32,8 @@ TWO = EvaluationOptions(comparable=True)
 LABELS = ["a", "a", "b", "b", "b", "", "c", "a"]
 
 
-def test_leave_one_out_by_hand(imported: Make) -> None:
-    evaluation = leave_one_out(imported("line", LINE, LABELS))
+def test_leave_one_out_by_hand(indexed: Make) -> None:
+    evaluation = leave_one_out(indexed("line", LINE, LABELS))
     counts = evaluation.counts
     assert (counts.collection, counts.labels, counts.queries) == (8, 3, 6)
     assert (counts.unlabelled, counts.irrelevant, counts.alone) == (1, 1, ("c",))
@@ -54,11 +54,11 @@ def test_leave_one_out_by_hand(imported: Make) -> None:
     assert evaluation.curve[0] >= evaluation.curve[-1]
 
 
-def test_agrees_with_plain_arrays_and_with_search(imported: Make) -> None:
+def test_agrees_with_plain_arrays_and_with_search(indexed: Make) -> None:
     random = np.random.default_rng(0)
     features = random.standard_normal((60, 8)).astype(np.float32)
     labels = [str(one) for one in random.integers(0, 4, 60)]
-    index = imported("made", features.tolist(), labels)
+    index = indexed("made", features.tolist(), labels)
     for metric in ("euclidean", "manhattan"):
         evaluation = leave_one_out(index, EvaluationOptions(metric=metric, recall_at=(3,)))
         plain = evaluate_features(features, labels, metric=metric, recall_at=(3,))
@@ -70,9 +70,9 @@ def test_agrees_with_plain_arrays_and_with_search(imported: Make) -> None:
         assert evaluation.figure("P@10").value == pytest.approx(np.mean(right))
 
 
-def test_intervals_hold_the_mean_and_repeat_with_the_seed(imported: Make) -> None:
+def test_intervals_hold_the_mean_and_repeat_with_the_seed(indexed: Make) -> None:
     random = np.random.default_rng(1)
-    index = imported("made", random.standard_normal((50, 3)).tolist(), [str(i % 3) for i in range(50)])
+    index = indexed("made", random.standard_normal((50, 3)).tolist(), [str(i % 3) for i in range(50)])
     one, again = leave_one_out(index), leave_one_out(index)
     other = leave_one_out(index, EvaluationOptions(seed=1))
     assert one.figures == again.figures
@@ -84,8 +84,8 @@ def test_intervals_hold_the_mean_and_repeat_with_the_seed(imported: Make) -> Non
         assert figure.low <= figure.value <= figure.high
 
 
-def test_removed_images_are_not_ranked(imported: Make, tmp_path: Path) -> None:
-    imported("line", LINE, LABELS).close()
+def test_removed_images_are_not_ranked(indexed: Make, tmp_path: Path) -> None:
+    indexed("line", LINE, LABELS).close()
     with IndexWriter.open(tmp_path / "line") as writer:
         writer.commit(Batch(removed=[6, 8]))  # 1.5 and 31
     evaluation = leave_one_out(open_index(tmp_path / "line"))
@@ -93,10 +93,10 @@ def test_removed_images_are_not_ranked(imported: Make, tmp_path: Path) -> None:
     assert evaluation.figure("P@1").value == pytest.approx(4 / 5)  # 1 -> 0 or 2: the tie goes to the first
 
 
-def test_one_query_has_no_interval(imported: Make) -> None:
-    index = imported("line", LINE, LABELS)
+def test_one_query_has_no_interval(indexed: Make) -> None:
+    index = indexed("line", LINE, LABELS)
     assert all(one.figure("mAP").low is not None for one in leave_one_out(index).classes)
-    alone = imported("few", [[0.0], [1.0], [5.0]], ["a", "a", "b"])
+    alone = indexed("few", [[0.0], [1.0], [5.0]], ["a", "a", "b"])
     assert leave_one_out(alone).counts.alone == ("b",)
 
 
@@ -108,20 +108,20 @@ def test_one_query_has_no_interval(imported: Make) -> None:
         (["a", "b", "c"], "No two images"),
     ],
 )
-def test_nothing_to_measure(labels: list[str], message: str, imported: Make) -> None:
+def test_nothing_to_measure(labels: list[str], message: str, indexed: Make) -> None:
     with pytest.raises(QueryError, match=message):
-        leave_one_out(imported("i", [[0.0], [1.0], [2.0]], labels))
+        leave_one_out(indexed("i", [[0.0], [1.0], [2.0]], labels))
 
 
-def test_one_class_among_images_without_a_label_can_be_measured(imported: Make) -> None:
-    evaluation = leave_one_out(imported("i", [[0.0], [1.0], [0.4]], ["a", "a", ""]))
+def test_one_class_among_images_without_a_label_can_be_measured(indexed: Make) -> None:
+    evaluation = leave_one_out(indexed("i", [[0.0], [1.0], [0.4]], ["a", "a", ""]))
     assert evaluation.figure("mAP").value == pytest.approx(0.5)
     assert evaluation.confused == ()  # nothing but images without a label is in the way
 
 
-def test_no_such_metric(imported: Make) -> None:
+def test_no_such_metric(indexed: Make) -> None:
     with pytest.raises(UnknownNameError):
-        leave_one_out(imported("i", LINE, LABELS), EvaluationOptions(metric="cosin"))
+        leave_one_out(indexed("i", LINE, LABELS), EvaluationOptions(metric="cosin"))
 
 
 # -- a folder of queries ----------------------------------------------------------------------------------------------
@@ -177,14 +177,14 @@ def test_unusable_query_folders(colours: Path, tmp_path: Path) -> None:
 # -- two of them ------------------------------------------------------------------------------------------------------
 
 
-def two(imported: Make, noise: float, *, seed: int = 2) -> tuple[float, str, str | None]:
+def two(indexed: Make, noise: float, *, seed: int = 2) -> tuple[float, str, str | None]:
     """Four classes in one index, and in another with noise of its own."""
     random = np.random.default_rng(2)
     labels = [str(i % 4) for i in range(80)]
     classes = np.eye(4)[np.arange(80) % 4]
     good = classes + 0.4 * random.standard_normal((80, 4))
     bad = classes + noise * np.random.default_rng(seed).standard_normal((80, 4))
-    evaluation = [leave_one_out(imported(name, x.tolist(), labels), TWO) for name, x in (("good", good), ("bad", bad))]
+    evaluation = [leave_one_out(indexed(name, x.tolist(), labels), TWO) for name, x in (("good", good), ("bad", bad))]
     (comparison,) = compare(evaluation)
     main = next(one for one in comparison.differences if one.name == "mAP")
     assert main.low < main.difference < main.high or main.low == main.high
@@ -192,8 +192,8 @@ def two(imported: Make, noise: float, *, seed: int = 2) -> tuple[float, str, str
     return main.p, comparison.sentence, comparison.better
 
 
-def test_the_better_one_is_named(imported: Make) -> None:
-    p, sentence, better = two(imported, 2.0)
+def test_the_better_one_is_named(indexed: Make) -> None:
+    p, sentence, better = two(indexed, 2.0)
     assert better == "good"
     assert p < 0.001
     assert re.match(
@@ -203,13 +203,13 @@ def test_the_better_one_is_named(imported: Make) -> None:
     )
 
 
-def test_sentence_and_table_have_the_same_signs(imported: Make) -> None:
+def test_sentence_and_table_have_the_same_signs(indexed: Make) -> None:
     """A difference is after minus before, whichever of the two is better, in words, table, JSON and report."""
     labels = [str(i % 4) for i in range(80)]
     classes = np.eye(4)[np.arange(80) % 4]
     random = np.random.default_rng(0)
-    before = leave_one_out(imported("raw", (classes + 2 * random.standard_normal((80, 4))).tolist(), labels), TWO)
-    after = leave_one_out(imported("tuned", (classes + 0.4 * random.standard_normal((80, 4))).tolist(), labels), TWO)
+    before = leave_one_out(indexed("raw", (classes + 2 * random.standard_normal((80, 4))).tolist(), labels), TWO)
+    after = leave_one_out(indexed("tuned", (classes + 0.4 * random.standard_normal((80, 4))).tolist(), labels), TWO)
     gain = after.figure("mAP").value - before.figure("mAP").value
     assert gain > 0.1
     for one, other, difference in ((before, after, gain), (after, before, -gain)):
@@ -229,47 +229,47 @@ def test_sentence_and_table_have_the_same_signs(imported: Make) -> None:
         assert f"From {one.name} to {other.name}" in render([one, other], [comparison])
 
 
-def test_no_class_is_called_hard_if_all_are_perfect(imported: Make) -> None:
-    evaluation = leave_one_out(imported("easy", [[0.0], [0.1], [9.0], [9.1]], ["a", "a", "b", "b"]))
+def test_no_class_is_called_hard_if_all_are_perfect(indexed: Make) -> None:
+    evaluation = leave_one_out(indexed("easy", [[0.0], [0.1], [9.0], [9.1]], ["a", "a", "b", "b"]))
     assert evaluation.hardest == ()
     assert "No class is hard: mAP is 1 for each." in as_text([evaluation], [])
     assert "No label is hard: every ranking is perfect." in render([evaluation], [])
 
 
-def test_a_difference_that_cannot_be_shown(imported: Make) -> None:
-    p, sentence, better = two(imported, 0.4, seed=5)
+def test_a_difference_that_cannot_be_shown(indexed: Make) -> None:
+    p, sentence, better = two(indexed, 0.4, seed=5)
     assert better is None
     assert p > 0.05
     assert sentence.startswith("No difference between good and bad can be shown: mAP 0.")
 
 
-def test_the_same_twice_is_equally_good(imported: Make) -> None:
-    p, sentence, better = two(imported, 0.4)
+def test_the_same_twice_is_equally_good(indexed: Make) -> None:
+    p, sentence, better = two(indexed, 0.4)
     assert (p, better) == (1.0, None)
     assert "equally good" in sentence
 
 
-def test_three_queries_decide_nothing(imported: Make) -> None:
+def test_three_queries_decide_nothing(indexed: Make) -> None:
     labels = ["a", "a", "a", "b", "b", "b"]
-    good = imported("good", [[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]], labels)
-    bad = imported("bad", [[0.0], [1.0], [2.0], [0.1], [1.1], [2.1]], labels)
+    good = indexed("good", [[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]], labels)
+    bad = indexed("bad", [[0.0], [1.0], [2.0], [0.1], [1.1], [2.1]], labels)
     (comparison,) = compare([leave_one_out(good, TWO), leave_one_out(bad, TWO)])
     assert comparison.differences[0].difference == -1.0
     assert comparison.better in (None, "good")
     assert all(0 < one.p_here <= 1 for one in comparison.differences)
 
 
-def test_few_photos_have_a_wide_interval_and_two_have_none(imported: Make) -> None:
+def test_few_photos_have_a_wide_interval_and_two_have_none(indexed: Make) -> None:
     random = np.random.default_rng(4)
     labels = ["a", "b"] * 4
-    one, other = (imported(name, random.standard_normal((8, 2)).tolist(), labels) for name in ("one", "other"))
+    one, other = (indexed(name, random.standard_normal((8, 2)).tolist(), labels) for name in ("one", "other"))
     (comparison,) = compare([leave_one_out(one, TWO), leave_one_out(other, TWO)])
     main = next(difference for difference in comparison.differences if difference.name == "mAP")
     held = len({int(group) for group in groups_of([f"{i}.png" for i in range(8)])})
     assert main.low is not None
     half, one_error = np.array([main.difference - main.low]), margin(np.ones(1), held)
     assert t_p(np.array([main.difference]), half / one_error, held) == pytest.approx(main.p)
-    pair = [imported(name, [[0.0], [far], [1.0]], ["a", "a", "b"]) for name, far in (("near", 0.5), ("far", 2.0))]
+    pair = [indexed(name, [[0.0], [far], [1.0]], ["a", "a", "b"]) for name, far in (("near", 0.5), ("far", 2.0))]
     evaluations = [leave_one_out(index, TWO) for index in pair]
     (comparison,) = compare(evaluations)
     main = next(difference for difference in comparison.differences if difference.name == "mAP")
@@ -281,10 +281,10 @@ def test_few_photos_have_a_wide_interval_and_two_have_none(imported: Make) -> No
     json.dumps(to_json([comparison]), allow_nan=False)
 
 
-def test_queries_are_matched_by_path(imported: Make, tmp_path: Path) -> None:
+def test_queries_are_matched_by_path(indexed: Make, tmp_path: Path) -> None:
     features = np.random.default_rng(3).standard_normal((12, 2)).tolist()
-    more = leave_one_out(imported("more", features, ["a", "b"] * 6), TWO)
-    less = leave_one_out(imported("less", features[:8], ["a", "b"] * 4), TWO)
+    more = leave_one_out(indexed("more", features, ["a", "b"] * 6), TWO)
+    less = leave_one_out(indexed("less", features[:8], ["a", "b"] * 4), TWO)
     (comparison,) = compare([less, more])
     assert comparison.queries == 8
     assert any("4 queries that the other lacks" in note for note in comparison.notes)
@@ -294,13 +294,13 @@ def test_queries_are_matched_by_path(imported: Make, tmp_path: Path) -> None:
         compare([more, leave_one_out(open_index(tmp_path / "more"))])
 
 
-def test_as_json(imported: Make) -> None:
-    results = json.loads(json.dumps(to_json([leave_one_out(imported("line", LINE, LABELS))])))
+def test_as_json(indexed: Make) -> None:
+    results = json.loads(json.dumps(to_json([leave_one_out(indexed("line", LINE, LABELS))])))
     assert results[0]["figures"][0]["name"] == "P@1"
     assert "per_query" not in results[0]
 
 
-def test_a_measure_that_shows_the_opposite_is_reported(imported: Make) -> None:
+def test_a_measure_that_shows_the_opposite_is_reported(indexed: Make) -> None:
     # In one index, only the first places are right; in the other, only the later ones.
     random = np.random.default_rng(0)
     labels = [str(i % 3) for i in range(120)]
@@ -311,8 +311,8 @@ def test_a_measure_that_shows_the_opposite_is_reported(imported: Make) -> None:
     far = of_class + 0.6 * random.standard_normal((120, 3))
     (comparison,) = compare(
         [
-            leave_one_out(imported("near", near.tolist(), labels), TWO),
-            leave_one_out(imported("far", far.tolist(), labels), TWO),
+            leave_one_out(indexed("near", near.tolist(), labels), TWO),
+            leave_one_out(indexed("far", far.tolist(), labels), TWO),
         ]
     )
     assert comparison.better == "far"

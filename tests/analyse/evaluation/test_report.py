@@ -13,6 +13,7 @@ import pytest
 from searchengine.analyse.evaluation.report import check_report
 from searchengine.cli.main import main
 from searchengine.errors import IndexingError
+from searchengine.exchange import import_features
 from tests.analyse.evaluation.conftest import Make
 from tests.fakes import FakeExtractor, picture
 
@@ -59,11 +60,11 @@ def test_one_index(colours: Path, tmp_path: Path, capsys: Said) -> None:
     assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
 
 
-def test_several_indexes_and_metrics(imported: Make, tmp_path: Path, capsys: Said) -> None:
+def test_several_indexes_and_metrics(indexed: Make, tmp_path: Path, capsys: Said) -> None:
     random = np.random.default_rng(0)
     labels = ["<b>a&b</b>", "b", "c"] * 10
     for name in ("one", "two"):
-        imported(name, random.standard_normal((30, 4)).tolist(), labels).close()
+        indexed(name, random.standard_normal((30, 4)).tolist(), labels).close()
     report = tmp_path / "r.html"
     dirs = ["--index-dir", str(tmp_path / "one"), "--index-dir", str(tmp_path / "two")]
     assert main(["evaluate", *dirs, "--metric", "euclidean", "cosine", "--json", "--report", str(report)]) == 0
@@ -108,8 +109,9 @@ def test_errors_are_one_sentence(
     assert output.err.count("\n") == 1
 
 
-def test_imported_features_cannot_be_queried_with_images(imported: Make, tmp_path: Path, capsys: Said) -> None:
-    imported("line", [[0.0], [1.0], [2.0]], ["a", "a", "b"]).close()
+def test_imported_features_cannot_be_queried_with_images(tmp_path: Path, capsys: Said) -> None:
+    np.savez(tmp_path / "line.npz", features=np.eye(3), labels=["a", "a", "b"])
+    import_features(tmp_path / "line.npz", tmp_path / "line")
     (tmp_path / "q" / "a").mkdir(parents=True)
     (tmp_path / "q" / "a" / "x.png").write_bytes(picture((240, 1, 0)))
     assert main(["evaluate", "--index-dir", str(tmp_path / "line"), "--queries", str(tmp_path / "q")]) == 1
