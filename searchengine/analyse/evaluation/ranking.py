@@ -84,7 +84,6 @@ class Ranker:
         """Prepare to rank by ``metric``; UnknownNameError if there is no such metric."""
         self._collection = collection
         self._measure = MEASURES[check_metric(metric)](collection.rows, collection.squared_norms)
-        self._numbers = np.arange(len(collection), dtype=np.int64)
         norms = collection.squared_norms
         nonzero = np.isfinite(norms) & (norms > 0)
         self._smallest = float(np.sqrt(norms.min(initial=np.inf, where=nonzero)))
@@ -119,16 +118,19 @@ class Ranker:
                 yield from pool.map(ranked, numbers.tolist(), block, self._measure.rough(block))
 
     def _order(self, query: NDArray[np.float32], rough: NDArray[np.float32], left_out: Positions) -> Ranking:
-        exact = query.astype(np.float64)
-        values = rough[self._collection.columns]  # (r,) -> (n,)
-        kept = len(values) - len(left_out)
-        if not self._can_be_ordered_by(values, exact):
-            return self._order_exactly(exact, left_out)
-        values[self._repeats] = values[self._firsts]
-        values[left_out] = np.inf
-        order = by_value_then_number(values, self._numbers)[:kept]
+        columns, exact = self._collection.columns, query.astype(np.float64)
+        values = rough[columns]  # (r,) -> (n,)
+        if self._can_be_ordered_by(values, exact):
+            values[self._repeats] = values[self._firsts]
+            values[left_out] = np.inf
+            order = stable_argsort(values)
+        else:
+            all_distances = self._measure.distances(columns, exact)
+            all_distances[left_out] = np.inf
+            order = np.argsort(all_distances, kind="stable")
+        order = order[: len(values) - len(left_out)]
         head = order[:HEAD]
-        distances = self._measure.distances(self._collection.columns[head], exact)
+        distances = self._measure.distances(columns[head], exact)
         better = np.lexsort((head, distances))
         order[:HEAD] = head[better]
         return Ranking(order, distances[better])
@@ -142,24 +144,18 @@ class Ranker:
             and bool(np.isfinite(values).all())
         )
 
-    def _order_exactly(self, query: NDArray[np.float64], left_out: Positions) -> Ranking:
-        """Compute every distance in float64, for features too large or too small to be ordered by float32 values."""
-        distances = self._measure.distances(self._collection.columns, query)
-        distances[left_out] = np.inf
-        order = np.lexsort((self._numbers, distances))[: len(distances) - len(left_out)]
-        return Ranking(order, distances[order[:HEAD]])
 
+def stable_argsort(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the (n,) int64 indices that sort (n,) float32 values without NaN; equal values stay in order.
 
-def by_value_then_number(values: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sort (n,) int64 numbers by (n,) float32 values without NaN, and by number where these are equal.
-
-    Each pair is packed into one integer: NumPy sorts integers several times faster than it sorts indices stably.
+    Each value is packed into one integer with its index: NumPy sorts integers several times faster than it sorts
+    indices stably.
     """
     bits = (values + np.float32(0.0)).view(np.int32)  # -0.0 becomes 0.0
     bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)  # now the integers have the order of the floats
     keys = bits.astype(np.int64)
     keys <<= 32
-    keys |= numbers
+    keys |= np.arange(len(values))
     keys.sort()
     keys &= 0xFFFFFFFF
     return keys

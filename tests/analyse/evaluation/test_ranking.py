@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import evaluate_features, metrics, ranking
 from searchengine.analyse.evaluation.metrics import Relevance
-from searchengine.analyse.evaluation.ranking import Collection, Ranker, Ranking, by_value_then_number
+from searchengine.analyse.evaluation.ranking import Collection, Ranker, Ranking, stable_argsort
 from searchengine.index.metrics import METRICS
 from tests.index.test_metrics import naive_distance
 
@@ -86,9 +86,9 @@ def test_rows_that_do_not_count() -> None:
 
 
 @given(arrays(np.float32, st.integers(0, 30), elements=st.floats(-3, 3, width=32) | st.just(-0.0) | st.just(np.inf)))
-def test_sorting_by_value_then_number(values: Rows) -> None:
+def test_sorting_stable_argsort(values: Rows) -> None:
     expected = sorted(range(len(values)), key=lambda i: (values[i], i))
-    assert by_value_then_number(values, np.arange(len(values))).tolist() == expected
+    assert stable_argsort(values).tolist() == expected
 
 
 def test_shared_labels() -> None:
