@@ -23,7 +23,7 @@ from searchengine.cli.options import (
     open_index,
     settings_options,
 )
-from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.cli.output import print_answer, print_json, print_note, print_result
 from searchengine.errors import IndexingError, QueryError, with_index_dir
 from searchengine.files import file_size
 from searchengine.index.metrics import METRICS, rank_alike
@@ -68,14 +68,10 @@ def neighbours(settings: Settings, out: Path, as_json: bool, **flags: Any) -> No
 
     with closing(open_index(settings)) as index, Bar() as bar:
         written = write_neighbours(index, out.expanduser(), NeighboursOptions(**flags), bar)
-    if as_json:
-        print_json(asdict(written))
-        return
     sheets = f"; {written.pictures} sheets drawn" if flags["pictures"] else ""
     sheets += f", {written.removed} of removed images deleted" if written.removed else ""
-    print_result(
-        f"{written.table}: {written.neighbours} neighbours of {written.images} images by {written.metric}{sheets}"
-    )
+    text = f"{written.table}: {written.neighbours} neighbours of {written.images} images by {written.metric}{sheets}"
+    print_answer(asdict(written), text, as_json=as_json)
 
 
 @verb("map", _MAP)
@@ -237,11 +233,8 @@ def evaluate(
         with closing(open_engine(settings, address)) as engine:
             evaluations += _evaluate(engine, replace(options, name=name), metrics, queries)
     comparisons = compare(evaluations, seed=seed)
-    if as_json:
-        print_json({"evaluations": to_json(evaluations), "comparisons": to_json(comparisons)})
-    else:
-        for line in as_text(evaluations, comparisons):
-            print_result(line)
+    answer = {"evaluations": to_json(evaluations), "comparisons": to_json(comparisons)}
+    print_answer(answer, "\n".join(as_text(evaluations, comparisons)), as_json=as_json)
     if report is not None:
         size = write_report(report, evaluations, comparisons)
         print_note(f"The report is in {report} ({file_size(size)}).")

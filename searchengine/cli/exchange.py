@@ -13,7 +13,7 @@ import click
 from searchengine.address import folder_of
 from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, section, verb
 from searchengine.cli.options import INDEX, INDEX_FOLDER, MILVUS, metric_option, open_index, settings_options
-from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.cli.output import print_answer, print_json, print_note, print_result
 from searchengine.files import file_size
 from searchengine.progress import Bar
 
@@ -73,14 +73,11 @@ def import_(settings: Settings, file: Path, as_json: bool, **flags: Any) -> None
     if imported.left_out:
         names = ", ".join(imported.left_out[:10]) + (", ..." if len(imported.left_out) > 10 else "")
         print_note(f"Unused columns: {names}.")
-    if as_json:
-        print_json(asdict(imported))
-        return
     counts = f"{imported.added} features of {imported.dimension} numbers imported, {imported.labelled} with a label"
     if flags["images"] is not None:
         counts += f", {imported.pictures} with a picture"
     length = "; they have length 1, so euclidean, cosine and inner-product rank alike" if imported.normalized else ""
-    print_result(f"{folder}: {counts}{length} ({imported.seconds:.1f} s)")
+    print_answer(asdict(imported), f"{folder}: {counts}{length} ({imported.seconds:.1f} s)", as_json=as_json)
 
 
 @verb("export", "`searchengine import` reads each format back, bit for bit.")
@@ -96,11 +93,8 @@ def export(settings: Settings, out: Path, as_json: bool) -> None:
 
     with closing(open_index(settings)) as index, Bar() as bar:
         exported = export_index(index, out.expanduser(), bar)
-    if as_json:
-        print_json(asdict(exported))
-    else:
-        size = file_size(exported.bytes)
-        print_result(f"{exported.file}: {exported.rows} features of {exported.dimension} numbers, {size}")
+    text = f"{exported.file}: {exported.rows} features of {exported.dimension} numbers, {file_size(exported.bytes)}"
+    print_answer(asdict(exported), text, as_json=as_json)
 
 
 COLLECTIONS = ("coco-val2017", "coco-train2017", "cifar10", "open-images")

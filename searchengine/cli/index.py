@@ -22,7 +22,7 @@ from searchengine.cli.options import (
     open_index,
     settings_options,
 )
-from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.cli.output import print_answer, print_note
 from searchengine.errors import SearchEngineError
 from searchengine.progress import Bar
 
@@ -121,10 +121,7 @@ def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: b
     flags |= {name: getattr(settings, name) for name in ("precision", "runtime", "ann", *RAY)}
     with Bar() as bar:
         summary = update_index(images, address, progress=bar, **flags)
-    if as_json:
-        print_json(summary.to_dict())
-    else:
-        print_result(f"{address}: {summarize(summary)}")
+    print_answer(summary.to_dict(), f"{address}: {summarize(summary)}", as_json=as_json)
     if summary.images == 0:
         print_note(
             "Nothing could be indexed: no readable image was found. Formats: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, "
@@ -172,15 +169,11 @@ def ann(settings: Settings, remove: bool, as_json: bool) -> None:
     ):
         if remove:
             building.remove(folder)
-            sheet = None
+            sheet, text = None, "searches are exact"
         else:
             sheet = building.build(folder, index.state(), bar)
-    if as_json:
-        print_json(None if sheet is None else asdict(sheet))
-    elif sheet is None:
-        print_result(f"{folder}: searches are exact")
-    else:
-        print_result(f"{folder}: approximate search finds {sheet.found} of the exact results ({sheet.factory})")
+            text = f"approximate search finds {sheet.found} of the exact results ({sheet.factory})"
+    print_answer(sheet and asdict(sheet), f"{folder}: {text}", as_json=as_json)
 
 
 _WORDS = """\
@@ -215,9 +208,5 @@ def words(settings: Settings, install: bool, as_json: bool) -> None:
             keep_tags(classes, index)
             keep_seen(classes, index)
         images = len(index)
-    if as_json:
-        print_json({"images": images, "ready": True})
-    else:
-        print_result(
-            f'{settings.index_dir[0]}: {images} images can be searched by words: searchengine search --text "a dog"'
-        )
+    text = f'{settings.index_dir[0]}: {images} images can be searched by words: searchengine search --text "a dog"'
+    print_answer({"images": images, "ready": True}, text, as_json=as_json)

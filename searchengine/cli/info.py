@@ -14,7 +14,7 @@ import click
 from searchengine.address import folder_of
 from searchengine.cli.command import ID, TEXT, flag, json_flag, verb
 from searchengine.cli.options import INDEX, INDEX_FOLDER, MILVUS, open_index, settings_options
-from searchengine.cli.output import print_json, print_note, print_result, shown
+from searchengine.cli.output import print_answer, print_json, print_note, print_result, shown
 from searchengine.files import file_size
 from searchengine.progress import Bar
 
@@ -104,17 +104,14 @@ def config(as_json: bool) -> None:
 
     settings = load_settings()
     texts = settings.environment(secrets=False)
-    if as_json:
-        values = {name: getattr(settings, name) for name in type(settings).model_fields}
-        print_json(
-            {
-                variable(name): value if isinstance(value, int | float | None) else texts[variable(name)]
-                for name, value in values.items()
-            }
-        )
-        return
-    for name, origin in origins().items():
-        print_result(f"{f'{variable(name)}={texts.get(variable(name), str())}':<50} {origin}")
+    values = {
+        variable(name): value if isinstance(value, int | float | None) else texts[variable(name)]
+        for name, value in settings
+    }
+    lines = [
+        f"{f'{variable(name)}={texts.get(variable(name), str())}':<50} {origin}" for name, origin in origins().items()
+    ]
+    print_answer(values, "\n".join(lines), as_json=as_json)
 
 
 _CACHE = """\

@@ -31,6 +31,14 @@ def print_json(value: object) -> None:
     print_result(json.dumps(value, ensure_ascii=ascii_only, indent=2 if terminal else None))
 
 
+def print_answer(value: object, text: str, *, as_json: bool) -> None:
+    """Print a result to stdout, as JSON or as text."""
+    if as_json:
+        print_json(value)
+    else:
+        print_result(text)
+
+
 def print_note(text: str) -> None:
     """Print a note for the user to stderr."""
     print(text, file=sys.stderr)  # noqa: T201
