@@ -22,7 +22,7 @@ from searchengine.images.decoding import ImageSource
 from tests.images.pictures import encoded, quadrants, tiff
 
 # Its EXIF block is announced beyond the end of the file.
-CORRUPT_EXIF = tiff(1, b"\x80", bits=8, more=[(0x8769, 4, 10**9)])
+CORRUPT_EXIF = tiff(1, b"\x80", bits=8, more=[(0x8769, 4, (10**9,))])
 
 
 def open_with_pillow() -> None:

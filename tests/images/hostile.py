@@ -96,7 +96,7 @@ def _add_odd_content(add: Add) -> None:
     add("odd/1x30000.png", encoded(Image.new("RGB", (1, 30_000), "red"), "PNG"), "ok")
     add("odd/30000x1.jpg", encoded(Image.new("RGB", (30_000, 1), "red"), "JPEG"), "ok")
     add("odd/broken exif.jpg", encoded(image, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\x08"), "ok")
-    add("odd/endless exif.tif", tiff(1, b"\x80", bits=8, more=[(0x8769, 4, 10**9)]), "ok")
+    add("odd/endless exif.tif", tiff(1, b"\x80", bits=8, more=[(0x8769, 4, (10**9,))]), "ok")
     add("odd/turned.jpg", encoded(image, "JPEG", exif=orientation_exif(6)), "ok")
     add("odd/grey 16 bit.png", encoded(image.convert("L").convert("I;16"), "PNG"), "ok")
     add("odd/cmyk.jpg", encoded(image.convert("CMYK"), "JPEG"), "ok")

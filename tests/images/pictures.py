@@ -58,13 +58,55 @@ def every_format() -> dict[str, bytes]:
     }
 
 
+def chunk(kind: bytes, body: bytes, *, wrong: bool = False) -> bytes:
+    """Write a chunk of a PNG."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ wrong)
+
+
 def png(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
     """Write a PNG by hand; ``rows`` are raw, each with its filter byte."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    )
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+Entry = tuple[int, int, tuple[int, ...]]  # tag, type, values
+
+
+def tiff_of(
+    pages: Sequence[tuple[bytes, list[Entry]]],
+    below: Sequence[tuple[bytes, list[Entry]]] = (),
+    order: str = "<",
+) -> bytes:
+    """Write a TIFF of several pages; those ``below`` are sub-directories of the first."""
+    file = bytearray(b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
+
+    def write(content: bytes, entries: list[Entry]) -> tuple[int, int]:
+        """Return the offset of the directory, and that of its pointer to the next one."""
+        start = len(file)
+        file.extend(content)
+        placed = []
+        for tag, kind, values in sorted([*entries, (273, 4, (start,))]):
+            packed = struct.pack(order + {1: "B", 3: "H", 4: "I"}[kind] * len(values), *values)
+            if len(packed) > 4:
+                placed.append((tag, kind, len(values), struct.pack(order + "I", len(file))))
+                file.extend(packed)
+            else:
+                placed.append((tag, kind, len(values), packed.ljust(4, b"\0")))
+        directory = len(file)
+        file.extend(struct.pack(order + "H", len(placed)))
+        for tag, kind, count, place in placed:
+            file.extend(struct.pack(order + "HHI", tag, kind, count) + place)
+        file.extend(bytes(4))
+        return directory, len(file) - 4
+
+    offsets = tuple(write(*each)[0] for each in below)
+    link = 4
+    for number, (content, entries) in enumerate(pages):
+        with_below = [*entries, (330, 4, offsets)] if offsets and number == 0 else entries
+        directory, following = write(content, with_below)
+        file[link : link + 4] = struct.pack(order + "I", directory)
+        link = following
+    return bytes(file)
 
 
 def tiff(
@@ -76,20 +118,14 @@ def tiff(
     samples: int = 1,
     sample_format: int = 1,
     order: str = "<",
-    more: Sequence[tuple[int, int, int]] = (),
+    more: Sequence[Entry] = (),
 ) -> bytes:
-    """Write an uncompressed TIFF of one row by hand; ``more`` are entries (tag, type, value)."""
+    """Write an uncompressed TIFF of one row, whose pixels begin at byte 8."""
     entries = [
-        (256, 4, width), (257, 4, 1), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8),
-        (277, 3, samples), (278, 4, 1), (279, 4, len(pixels)), (339, 3, sample_format), *more,
+        (256, 4, (width,)), (257, 4, (1,)), (258, 3, (bits,)), (259, 3, (1,)), (262, 3, (photometric,)),
+        (277, 3, (samples,)), (278, 4, (1,)), (279, 4, (len(pixels),)), (339, 3, (sample_format,)), *more,
     ]  # fmt: skip
-    body = b"".join(
-        struct.pack(order + "HHI", tag, kind, 1)
-        + struct.pack(order + ("HH" if kind == 3 else "I"), *((value, 0) if kind == 3 else (value,)))
-        for tag, kind, value in sorted(entries)
-    )
-    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(pixels))
-    return start + pixels + struct.pack(order + "H", len(entries)) + body + bytes(4)
+    return tiff_of([(pixels, entries)], order=order)
 
 
 def jpeg_of_size(width: int, height: int) -> bytes:

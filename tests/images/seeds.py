@@ -7,9 +7,9 @@ import struct
 import numpy as np
 from PIL import Image
 
-from tests.images.pictures import encoded, every_format, orientation_exif, png, quadrants
+from tests.images.pictures import chunk, encoded, every_format, orientation_exif, png, quadrants, tiff_of
 from tests.images.test_arrays import COLOURS, MASKED, NETPBM, written
-from tests.images.test_pages import OTHER_RAWS, REDUCED, TURNED, icon, page, sensor, tiff, tiff_raws
+from tests.images.test_pages import OTHER_RAWS, REDUCED, TURNED, icon, page, sensor, tiff_raws
 from tests.images.test_profiles import (
     CORNERS,
     DISPLAY_P3,
@@ -22,7 +22,7 @@ from tests.images.test_profiles import (
     with_chunks,
     with_nclx,
 )
-from tests.images.test_repair import ROWS, chunk, run_length_bmp, run_lengths
+from tests.images.test_repair import ROWS, run_length_bmp, run_lengths
 
 
 def seeds() -> dict[str, bytes]:
@@ -45,7 +45,7 @@ def seeds() -> dict[str, bytes]:
         "floats": encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF", compression="tiff_lzw"),
         **{f"animated {name}": encoded(clear, name, **animated) for name in ("GIF", "PNG", "WEBP", "AVIF")},
         "line art": encoded(Image.new("RGBA", (8, 8), (255, 255, 255, 9)), "PNG"),
-        "pages": tiff([page(small, REDUCED), page(small)], [page(small, REDUCED)]),
+        "pages": tiff_of([page(small, REDUCED), page(small)], [page(small, REDUCED)]),
         **tiff_raws(64),
         **OTHER_RAWS,
         "ICO": encoded(small, "ICO", sizes=[(16, 16), (32, 32)]),
@@ -60,7 +60,7 @@ def seeds() -> dict[str, bytes]:
         "a marker amid a scan": encoded(small, "JPEG")[:-30] + b"\xff\2" + encoded(small, "JPEG")[-28:],
         "run lengths": run_length_bmp(run_lengths(ROWS[::5])),
         **{f"icon of {bits} bits": icon(bits, alpha=0) for bits in (8, 24, 32)},
-        "a turned preview": tiff([page(small, REDUCED, TURNED)], [page(small, REDUCED), sensor(64, 32)]),
+        "a turned preview": tiff_of([page(small, REDUCED, TURNED)], [page(small, REDUCED), sensor(64, 32)]),
         **{name: data for name, (data, _) in NETPBM.items()},
         **{f"masks {number}": data for number, data in enumerate(MASKED)},
         **{f"TIFF of {name}": written(samples, **options) for name, (samples, options) in COLOURS.items()},

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from searchengine.images import decode
-from tests.images.pictures import encoded, orientation_exif, quadrants
+from tests.images.pictures import chunk, encoded, orientation_exif, quadrants
 from tests.images.test_decoding import exif_behind_pixels
 from tests.images.test_profiles import (
     ADOBE_RGB,
@@ -26,7 +26,6 @@ from tests.images.test_profiles import (
     with_chunks,
     with_nclx,
 )
-from tests.images.test_repair import chunk
 from tests.web.browsing import in_browser
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from searchengine.images import decode, depth
-from tests.images.pictures import encoded, png, tiff
-from tests.images.test_repair import chunk
+from tests.images.pictures import chunk, encoded, png, tiff
 
 
 def row(data: bytes) -> list[list[int]]:
@@ -207,7 +206,7 @@ def test_16_bit_colour_of_12_bits() -> None:
 def test_16_bit_colours_in_separate_planes_of_a_tiff(order: str, white: int) -> None:
     planes = struct.pack(order + "6H", white, 0, white * 128 // 255 + 1, 0, 0, white)
     places = struct.pack(order + "6I", 8, 12, 16, 4, 4, 4)  # where each begins, and its bytes
-    data = tiff(2, planes + places, bits=16, photometric=2, samples=3, order=order, more=[(284, 3, 2)])
+    data = tiff(2, planes + places, bits=16, photometric=2, samples=3, order=order, more=[(284, 3, (2,))])
     for tag, value, at in ((273, 8, 20), (279, 36, 32)):
         entry = struct.pack(order + "HHII", tag, 4, 1, value)
         assert data.count(entry) == 1

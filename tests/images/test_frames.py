@@ -11,8 +11,8 @@ from PIL import Image
 
 from searchengine.images import decode, rgb, thumbnail
 from searchengine.images.opening import OPENERS
-from tests.images.pictures import corners, encoded, quadrants
-from tests.images.test_repair import chunk, photo
+from tests.images.pictures import chunk, corners, encoded, quadrants
+from tests.images.test_repair import photo
 
 ANIMATED = ["GIF", "PNG", "WEBP", "AVIF"]
 CLEAR = (0, 0, 0, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,7 @@ from PIL import Image
 from searchengine.errors import DamagedImageError, ImageTooLargeError, NotAnImageError
 from searchengine.images import decode, full_jpeg, sniff, thumbnail
 from searchengine.images.opening import OPENERS
-from tests.images.pictures import HEIC, corners, encoded, orientation_exif, quadrants
-
-Entry = tuple[int, int, tuple[int, ...]]  # tag, type, values
+from tests.images.pictures import HEIC, Entry, corners, encoded, orientation_exif, quadrants, tiff_of
 
 
 def page(image: Image.Image, *more: Entry) -> tuple[bytes, list[Entry]]:
@@ -34,43 +31,6 @@ def page(image: Image.Image, *more: Entry) -> tuple[bytes, list[Entry]]:
         (279, 4, (len(image.tobytes()),)),
         *more,
     ]
-
-
-def tiff(
-    pages: Sequence[tuple[bytes, list[Entry]]],
-    below: Sequence[tuple[bytes, list[Entry]]] = (),
-    order: str = "<",
-) -> bytes:
-    """Write a TIFF of several pages; those ``below`` are sub-directories of the first."""
-    file = bytearray(b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
-
-    def write(content: bytes, entries: list[Entry]) -> tuple[int, int]:
-        """Return the offset of the directory, and that of its pointer to the next one."""
-        start = len(file)
-        file.extend(content)
-        placed = []
-        for tag, kind, values in sorted([*entries, (273, 4, (start,))]):
-            packed = struct.pack(order + {1: "B", 3: "H", 4: "I"}[kind] * len(values), *values)
-            if len(packed) > 4:
-                placed.append((tag, kind, len(values), struct.pack(order + "I", len(file))))
-                file.extend(packed)
-            else:
-                placed.append((tag, kind, len(values), packed.ljust(4, b"\0")))
-        directory = len(file)
-        file.extend(struct.pack(order + "H", len(placed)))
-        for tag, kind, count, place in placed:
-            file.extend(struct.pack(order + "HHI", tag, kind, count) + place)
-        file.extend(bytes(4))
-        return directory, len(file) - 4
-
-    offsets = tuple(write(*each)[0] for each in below)
-    link = 4
-    for number, (content, entries) in enumerate(pages):
-        with_below = [*entries, (330, 4, offsets)] if offsets and number == 0 else entries
-        directory, following = write(content, with_below)
-        file[link : link + 4] = struct.pack(order + "I", directory)
-        link = following
-    return bytes(file)
 
 
 REDUCED: Entry = (254, 4, (1,))
@@ -94,28 +54,28 @@ BLACK = Image.new("RGB", (16, 8))
     ],
 )
 def test_the_main_page_of_a_tiff(pages: list[tuple[bytes, list[Entry]]], order: str) -> None:
-    decoded = decode(tiff(pages, order=order))
+    decoded = decode(tiff_of(pages, order=order))
     assert (decoded.format, decoded.width, decoded.height) == ("TIFF", 64, 32)
     assert corners(decoded.pixels) == "RGBW"
 
 
 def test_the_main_page_may_be_a_subdirectory_of_the_first() -> None:
-    assert corners(decode(tiff([page(BLACK, REDUCED)], [page(quadrants())])).pixels) == "RGBW"
-    assert corners(decode(tiff([page(quadrants())], [page(BLACK, REDUCED)])).pixels) == "RGBW"
+    assert corners(decode(tiff_of([page(BLACK, REDUCED)], [page(quadrants())])).pixels) == "RGBW"
+    assert corners(decode(tiff_of([page(quadrants())], [page(BLACK, REDUCED)])).pixels) == "RGBW"
 
 
 def test_a_scan_beyond_the_limit_is_its_largest_copy_within_it() -> None:
     content, entries = page(BLACK)
     slide = content, [(tag, kind, {256: (64_000,), 257: (32_000,)}.get(tag, values)) for tag, kind, values in entries]
     label = page(Image.new("RGB", (90, 90)), REDUCED)
-    decoded = decode(tiff([slide, page(BLACK, REDUCED), label, page(quadrants(), REDUCED)]))
+    decoded = decode(tiff_of([slide, page(BLACK, REDUCED), label, page(quadrants(), REDUCED)]))
     assert (decoded.width, decoded.height, corners(decoded.pixels)) == (64, 32, "RGBW")
     with pytest.raises(ImageTooLargeError):
-        decode(tiff([slide, label]))
+        decode(tiff_of([slide, label]))
 
 
 def test_pages_in_a_circle() -> None:
-    data = bytearray(tiff([page(BLACK, REDUCED), page(quadrants())]))
+    data = bytearray(tiff_of([page(BLACK, REDUCED), page(quadrants())]))
     data[-4:] = data[4:8]
     assert corners(decode(bytes(data)).pixels) == "RGBW"
 
@@ -145,20 +105,20 @@ def tiff_raws(width: int) -> dict[str, bytes]:
     height, small = width // 2, Image.new("RGB", (width // 4, width // 5), "red")
     page_of_jpeg, raw = jpeg_page(preview(width), width), sensor(2 * width, width)
     return {
-        "NEF": tiff([page(small, REDUCED, TURNED)], [page_of_jpeg, raw], ">"),
-        "DNG": tiff([page(BLACK, REDUCED, TURNED, (50706, 1, (1, 4, 0, 0)))], [page_of_jpeg, raw]),
+        "NEF": tiff_of([page(small, REDUCED, TURNED)], [page_of_jpeg, raw], ">"),
+        "DNG": tiff_of([page(BLACK, REDUCED, TURNED, (50706, 1, (1, 4, 0, 0)))], [page_of_jpeg, raw]),
         # The content of the first page begins at byte 8.
-        "CR2": tiff([jpeg_page(b"CR\2\0" + preview(width, 6), width), page(small, REDUCED)]),
-        "an uncompressed preview": tiff([page(small, REDUCED)], [page(quadrants(width, height), REDUCED), raw]),
+        "CR2": tiff_of([jpeg_page(b"CR\2\0" + preview(width, 6), width), page(small, REDUCED)]),
+        "an uncompressed preview": tiff_of([page(small, REDUCED)], [page(quadrants(width, height), REDUCED), raw]),
     }
 
 
 THUMBNAIL = page(Image.new("RGB", (160, 120), "red"), REDUCED)
 OTHER_RAWS = {
     "RAF": b"FUJIFILMCCD-RAW 0201" + bytes(100) + preview(640, 6) + bytes(5000),
-    "RW2": b"IIU\0" + tiff([page(BLACK, TURNED)])[4:] + preview() + bytes(5000),
-    "ORF": b"IIRO" + tiff([page(BLACK, TURNED)])[4:] + preview() + bytes(5000),
-    "CR3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + b"CMT1" + tiff([page(BLACK, TURNED)]) + preview() + bytes(5000),
+    "RW2": b"IIU\0" + tiff_of([page(BLACK, TURNED)])[4:] + preview() + bytes(5000),
+    "ORF": b"IIRO" + tiff_of([page(BLACK, TURNED)])[4:] + preview() + bytes(5000),
+    "CR3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + b"CMT1" + tiff_of([page(BLACK, TURNED)]) + preview() + bytes(5000),
 }
 RAWS = {**tiff_raws(640), **OTHER_RAWS}
 
@@ -176,7 +136,7 @@ def test_camera_raw_is_its_large_preview(name: str) -> None:
 
 
 def test_an_uncompressed_preview_has_the_orientation_of_its_file() -> None:
-    data = tiff([page(BLACK, REDUCED, TURNED)], [page(quadrants(640, 320), REDUCED), sensor(1200, 600)])
+    data = tiff_of([page(BLACK, REDUCED, TURNED)], [page(quadrants(640, 320), REDUCED), sensor(1200, 600)])
     decoded = decode(data)
     assert (decoded.width, decoded.height, corners(decoded.pixels)) == (320, 640, "BRWG")
     assert decode(thumbnail(data)).pixels.shape == (480, 240, 3)
@@ -185,8 +145,8 @@ def test_an_uncompressed_preview_has_the_orientation_of_its_file() -> None:
 def test_camera_raw_with_only_a_thumbnail_is_refused() -> None:
     small = encoded(Image.new("RGB", (160, 120)), "JPEG")
     for data in (
-        tiff([THUMBNAIL], [sensor(1200, 600)]),
-        tiff([sensor(1200, 600)]),
+        tiff_of([THUMBNAIL], [sensor(1200, 600)]),
+        tiff_of([sensor(1200, 600)]),
         b"FUJIFILMCCD-RAW 0201" + small,
         b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(500),
         b"IIRO\x08\0\0\0" + small,

@@ -15,8 +15,7 @@ from searchengine.extractors import make_spec
 from searchengine.extractors.extractor import batches, preprocess
 from searchengine.images import decode, full_jpeg, thumbnail
 from tests.fakes import SPEC
-from tests.images.pictures import HEIC, corners, encoded, quadrants
-from tests.images.test_repair import chunk
+from tests.images.pictures import HEIC, chunk, corners, encoded, quadrants
 
 # The columns of the matrix from linear RGB to XYZ under D50, and the exponent of the curve.
 SRGB = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139)), 2.2

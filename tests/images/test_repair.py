@@ -11,11 +11,7 @@ from PIL import Image
 
 from searchengine.errors import DamagedImageError
 from searchengine.images import decode, thumbnail
-from tests.images.pictures import corners, encoded, quadrants
-
-
-def chunk(kind: bytes, body: bytes, *, wrong: bool = False) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ wrong)
+from tests.images.pictures import chunk, corners, encoded, quadrants
 
 
 def photo(width: int = 320, height: int = 240) -> Image.Image:
