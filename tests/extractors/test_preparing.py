@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -73,37 +72,19 @@ def test_two_at_once(exporter: Exporter) -> None:
 
 
 def test_a_second_process_waits_and_says_so(exporter: Exporter, cache_dir: Path) -> None:
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, 2); print(flush=True); input()",
-            _lock(cache_dir),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    holder.stdout.readline()
+    (cache_dir / "models").mkdir()
     messages: list[str] = []
+    with (cache_dir / "models" / ".lock").open("a") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
 
-    def say(text: str) -> None:
-        messages.append(text)
-        if "waiting" in text:
-            holder.kill()
+        def say(text: str) -> None:
+            messages.append(text)
+            if "waiting" in text:
+                fcntl.flock(holder, fcntl.LOCK_UN)
 
-    prepare(SPEC, progress=say)
+        prepare(SPEC, say)
     assert messages[0].startswith("waiting for another process")
     assert exporter.times == 1
-    holder.wait()
-    holder.stdin.close()
-    holder.stdout.close()
-
-
-def _lock(cache_dir: Path) -> Path:
-    (cache_dir / "models").mkdir(parents=True)
-    return cache_dir / "models" / ".lock"
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.xml", "export.json"])

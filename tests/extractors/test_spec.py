@@ -12,7 +12,6 @@ from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoun
 from searchengine.extractors import ExtractorSpec, load_extractor, make_spec
 from searchengine.extractors.cache import entry_folder
 from searchengine.extractors.extractor import preprocess
-from searchengine.extractors.loading import source_of
 from searchengine.extractors.models import backbones
 from searchengine.images import decode
 
@@ -97,14 +96,6 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         load_extractor(runtime="tensorflow")
     assert make_spec("VGG16") == make_spec()
     assert closest_first("abx", ["xyz", "abc", "ab"]) == ["ab", "abc", "xyz"]
-
-
-@pytest.mark.slow
-def test_layers_of_vgg() -> None:
-    layers = source_of("vgg16").describe("vgg16").layers
-    assert tuple(layers)[:4] == ("block1_conv1", "block1_conv2", "block1_pool", "block2_conv1")
-    assert len(layers) == 13 + 5 + 4
-    assert len(source_of("vgg19").describe("vgg19").layers) == 16 + 5 + 4
 
 
 def test_weights_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

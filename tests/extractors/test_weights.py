@@ -58,13 +58,6 @@ def test_without_a_network(offline: list[str], tmp_path: Path) -> None:
     assert offline == [TOP.url]
 
 
-def test_a_broken_download(offline: list[str], tmp_path: Path) -> None:
-    (tmp_path / "keras" / "models").mkdir(parents=True)
-    (tmp_path / "keras" / "models" / TOP.file_name).write_bytes(b"half")
-    with pytest.raises(WeightsNotFoundError, match="incomplete or altered copy"):
-        load_extractor(progress=quiet)
-
-
 @pytest.mark.slow
 def test_the_smaller_file_is_used_if_sufficient(offline: list[str]) -> None:
     with pytest.raises(WeightsNotFoundError, match=NOTOP.file_name):
