@@ -58,18 +58,20 @@ def a_sheet_without_candidates(folder: Path, file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "is_open"),
     [
-        cut_short,
-        flip_a_bit,
-        of_another_index,
-        without_its_file,
-        a_sheet_of_nonsense,
-        a_sheet_that_names_another_file,
-        a_sheet_without_candidates,
+        (cut_short, False),
+        (flip_a_bit, False),
+        (of_another_index, False),
+        (of_another_index, True),
+        (without_its_file, False),
+        (without_its_file, True),
+        (a_sheet_of_nonsense, False),
+        (a_sheet_of_nonsense, True),
+        (a_sheet_that_names_another_file, False),
+        (a_sheet_without_candidates, False),
     ],
 )
-@pytest.mark.parametrize("is_open", [False, True])
 def test_a_damaged_or_foreign_structure_is_ignored_and_built_again(
     small: Path, damage: Callable[[Path, Path], None], is_open: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
