@@ -67,6 +67,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, processors() + 1)
 
 
+def pytest_xdist_setupnodes() -> None:
+    """One thread for each worker's linear algebra, because several would wait for processors that others use."""
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long modules first, so that no worker begins one when the others have nothing left to do."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
