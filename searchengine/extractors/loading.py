@@ -198,7 +198,8 @@ class ExtractorRecipe:
         check_name("runtime", self.runtime, RUNTIMES)
         if self.runtime == "keras" or (self.runtime == "auto" and not self._prefers_openvino()):
             return self._on_keras(say or say_on_stderr)
-        return runtimes.OpenVINOExtractor(self.spec, self.export(say), precision=self.precision)
+        export = functools.partial(self.export, say)
+        return runtimes.OpenVINOExtractor(self.spec, export(), export, precision=self.precision)
 
     def _prefers_openvino(self) -> bool:
         has_gpu = self.gpu and runtimes.gpu_in_sight() and runtimes.gpu_found()

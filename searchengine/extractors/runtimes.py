@@ -33,16 +33,20 @@ _MAX_BATCH = 64
 class OpenVINOExtractor(BatchExtractor):
     """An ``Extractor`` that runs an exported model, compiled on first use: fork before that, not after.
 
+    ``export`` is called if the model cannot be loaded: another process may have cleared it since it was looked up.
     Raises ExtractorError for bfloat16 on a processor that does not support it.
     """
 
     runtime = "openvino"
     device = "CPU"
 
-    def __init__(self, spec: ExtractorSpec, model: ExportedModel, *, precision: str = "auto") -> None:
+    def __init__(
+        self, spec: ExtractorSpec, model: ExportedModel, export: Callable[[], ExportedModel], *, precision: str = "auto"
+    ) -> None:
         height, width = spec.input_size
         super().__init__(spec, model.parts, max(1, min(_MAX_BATCH, _PIXELS_PER_BATCH // (height * width))))
         self._xml = model.xml
+        self._export = export
         self._compiling = threading.Lock()
         self._idle: queue.LifoQueue[Any] | None = None  # inference requests, which run in parallel
         self._precision = None if precision == "auto" else precision
@@ -61,7 +65,7 @@ class OpenVINOExtractor(BatchExtractor):
 
     def _run(self, batch: Pixels) -> NDArray[np.float32]:
         with self._compiling:
-            idle = self._idle = self._idle or self._new_requests()
+            idle = self._idle = self._idle or self._new_requests(self._export)
         request = idle.get()  # for this call alone; a shared one would raise "Infer Request is busy"
         try:
             # (m, h, w, 3) -> (m, d) float32; the request keeps its output, so it is copied
@@ -70,11 +74,14 @@ class OpenVINOExtractor(BatchExtractor):
         finally:
             idle.put(request)
 
-    def _new_requests(self) -> queue.LifoQueue[Any]:
+    def _new_requests(self, export: Callable[[], ExportedModel] | None) -> queue.LifoQueue[Any]:
         try:
             model = compile_openvino(self._xml, self.precision, thread_limit())
         except RuntimeError as error:
-            raise ExtractorError(f"OpenVINO cannot load {self._xml}: {error}") from error
+            if export is None:
+                raise ExtractorError(f"OpenVINO cannot load {self._xml}: {error}") from error
+            self._xml = export().xml
+            return self._new_requests(None)
         # As many as run in parallel: one request per thread would take memory and gain nothing.
         idle: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):

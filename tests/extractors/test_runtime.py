@@ -20,9 +20,12 @@ from searchengine.extractors import (
     Extractor,
     ExtractorRecipe,
     cache,
+    frameworks,
     runtimes,
 )
-from tests.extractors.tiny import SIZE, SPEC, put_tiny_model
+from searchengine.extractors.published import PublishedSource
+from searchengine.progress import Say
+from tests.extractors.tiny import SIZE, SPEC, put_tiny_model, write_tiny_model
 
 
 @pytest.fixture
@@ -172,8 +175,20 @@ def test_bfloat16_without_support_is_refused(extractor: Extractor, monkeypatch: 
     assert ExtractorRecipe(SPEC).load().precision == "bfloat16"
 
 
+def test_a_model_that_was_cleared_is_exported_again(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(task: str, request: dict[str, str], say: Say, *, doing: str) -> None:
+        write_tiny_model(Path(request["folder"]))
+
+    monkeypatch.setattr(frameworks, "run_task", export)
+    monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given, say: Path("vgg16.h5"))
+    assert cache.clear()
+    np.testing.assert_allclose(extractor.embed(noise(2)), means(noise(2)), rtol=1e-5)
+
+
 def test_a_model_that_cannot_be_read(extractor: Extractor) -> None:
-    (cache.entry_folder(SPEC) / "model.xml").unlink()
+    folder = cache.entry_folder(SPEC)
+    (folder / "model.xml").write_text("<net/>")
+    cache.write_manifest(folder, SPEC, (3,))
     with pytest.raises(ExtractorError, match=r"OpenVINO cannot load .*model\.xml"):
         extractor.embed(noise(1))
 
