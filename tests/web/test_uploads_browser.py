@@ -72,7 +72,7 @@ def test_results_of_a_picture_survive_a_reload_and_open_in_another_tab(open_page
 
 def test_back_and_forward_through_several_pictures(open_page: OpenPage) -> None:
     page = open_page()
-    colours = list(COLOURS)[:3]
+    colours = list(COLOURS)[:2]
     for colour in colours:
         search_by(page, colour)
         page.goto("/")  # another document
@@ -178,13 +178,14 @@ COMES = """([kind, target, data]) => {
 
 
 def test_an_address_instead_of_a_picture(open_page: OpenPage) -> None:
+    page = open_page("about:blank")
     for kind, target, data in [
         ("drop", "body", {"text/uri-list": ADDRESS, "text/html": f'<img src="{ADDRESS}">'}),
         ("drop", "body", {"text/plain": ADDRESS}),
         ("paste", "body", {"text/plain": ADDRESS}),
         ("paste", "#bar [name=q]", {"text/plain": f" {ADDRESS}\n"}),
     ]:
-        page = open_page()
+        page.goto("/")
         assert all(page.evaluate(COMES, [kind, target, data]))
         expect(page.get_by_role("alert")).to_contain_text("Save the picture first")
         assert page.evaluate(COMES, ["paste", "#bar [name=q]", {"text/plain": "a red square"}]) == [False]
