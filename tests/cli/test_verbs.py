@@ -106,6 +106,9 @@ def test_only_the_called_verb_is_loaded() -> None:
     assert "searchengine.cli.train" not in loaded
 
 
+COMPLETE = "from searchengine.cli import main\nmain()"
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -117,9 +120,11 @@ def test_only_the_called_verb_is_loaded() -> None:
 )
 def test_shell_completion(words: str, expected: set[str]) -> None:
     given = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
-    code = "from searchengine.cli import main\nmain()"
-    assert expected <= set(python(code, _SEARCHENGINE_COMPLETE="bash_complete", **given).splitlines())
-    assert "_searchengine_completion" in python(code, _SEARCHENGINE_COMPLETE="bash_source")
+    assert expected <= set(python(COMPLETE, _SEARCHENGINE_COMPLETE="bash_complete", **given).splitlines())
+
+
+def test_the_script_for_shell_completion() -> None:
+    assert "_searchengine_completion" in python(COMPLETE, _SEARCHENGINE_COMPLETE="bash_source")
 
 
 def test_several_values_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
