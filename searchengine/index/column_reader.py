@@ -96,9 +96,9 @@ def keep(folder: Path) -> None:
                 kind.path(folder).unlink(missing_ok=True)
             return
         state, revision = load_state(folder, catalog, None), catalog.revision
-        if stored_copy(ROWS, folder, revision) is None:
+        if stored_copy(ROWS, folder, revision, len(state.ids)) is None:
             ROWS.save(folder, RowsSheet(1, revision), {"ids": state.ids, "squared_norms": state.squared_norms})
-        if stored_copy(COLUMNS, folder, revision) is not None:
+        if stored_copy(COLUMNS, folder, revision, len(state.ids)) is not None:
             return
         columns = load(folder, catalog, state, None)
         if columns is not None:
@@ -108,7 +108,7 @@ def keep(folder: Path) -> None:
 
 def _stored_columns(folder: Path, revision: str, state: State, version: tuple[object, ...]) -> Columns | None:
     """Return the columns stored in the folder, if they are of this revision and of the local time zone."""
-    stored = stored_copy(COLUMNS, folder, revision)
+    stored = stored_copy(COLUMNS, folder, revision, len(state.ids))
     if stored is None or stored.sheet.zone != _zone():
         return None
     values: dict[str, Any] = {name: Texts(getattr(stored.sheet, name)) for name in _TEXTS}

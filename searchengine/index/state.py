@@ -138,7 +138,7 @@ def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Pa
         if old is not None:
             known = len(old.ids)
             squared_norms[:known], ids[:known] = old.squared_norms, old.ids
-        elif (stored := stored_copy(ROWS, folder, catalog.revision)) is not None:
+        elif (stored := stored_copy(ROWS, folder, catalog.revision, total)) is not None:
             known = total
             squared_norms, ids = stored.arrays["squared_norms"], stored.arrays["ids"]
         try:
@@ -173,12 +173,15 @@ def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Pa
     )
 
 
-def stored_copy(kind: Derived[S], folder: Path, revision: str) -> StoredData[S] | None:
-    """Return the copy that a run stored in the folder, if it is of this revision of the catalog."""
+def stored_copy(kind: Derived[S], folder: Path, revision: str, rows: int) -> StoredData[S] | None:
+    """Return the copy that a run stored in the folder, if it is of this revision of the catalog and has so many rows.
+
+    A run may commit more rows and store its copy while a reader is still at work on an older state.
+    """
     with suppress(IndexDamagedError):  # the next run replaces it
         stored = kind.load(folder)
         if stored is not None and stored.sheet.revision == revision:
-            return stored
+            return stored if all(stored.arrays[name].shape == (rows,) for name in kind.columns) else None
     return None
 
 

@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from searchengine.derived import Derived
 from searchengine.engine import open_index
 from searchengine.errors import QueryError
-from searchengine.exchange import import_features
+from searchengine.exchange import ImportOptions, import_features
 from searchengine.index import column_reader
 from searchengine.index.catalog import Catalog
 from searchengine.index.column_reader import COLUMNS
@@ -282,6 +283,22 @@ def test_a_large_index_opens_without_reading_its_rows(kept: Path, monkeypatch: p
     assert read[1:] == [(None,), (0, 40), (0, 40)]
 
 
+def test_copies_are_stored_while_a_reader_reads_the_columns(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = column_reader.load
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.undo()
+        monkeypatch.setattr(column_reader, "_LARGE", 1)
+        np.savez(kept / "more.npz", features=np.eye(40, dtype=np.float32), labels=np.array(["1"] * 40))
+        import_features(kept / "more.npz", kept, ImportOptions(append=True))
+        return load(*args)
+
+    with closing(open_index(kept)) as index:
+        monkeypatch.setattr(column_reader, "load", overtaken)
+        assert index.count(Filter(labels=("1",))) == 13  # as of before the import
+        assert index.count(Filter(labels=("1",))) == 53
+
+
 def changed_since(folder: Path) -> None:
     with closing(IndexWriter.open(folder)) as writer, writer._committed():
         writer.catalog.set_labels(7, ("new",))
@@ -301,6 +318,15 @@ def with_a_changed_byte(folder: Path) -> None:
         kind.path(folder).write_bytes(data)
 
 
+def of_fewer_rows(folder: Path) -> None:
+    kinds: tuple[Derived[Any], ...] = (ROWS, COLUMNS)
+    for kind in kinds:
+        stored = kind.load(folder)
+        assert stored is not None
+        columns = {name: stored.arrays[name][:-1] for name in kind.columns}
+        kind.save(folder, stored.sheet, {**stored.arrays, **columns})
+
+
 def of_another_time_zone(folder: Path) -> None:
     stored = COLUMNS.load(folder)
     assert stored is not None
@@ -308,7 +334,7 @@ def of_another_time_zone(folder: Path) -> None:
     COLUMNS.save(folder, replace(stored.sheet, zone=1), {**stored.arrays, **days})
 
 
-@pytest.mark.parametrize("spoil", [changed_since, cut_short, with_a_changed_byte, of_another_time_zone])
+@pytest.mark.parametrize("spoil", [changed_since, cut_short, with_a_changed_byte, of_fewer_rows, of_another_time_zone])
 def test_copies_that_do_not_match_are_ignored(kept: Path, spoil: Callable[[Path], None]) -> None:
     spoil(kept)
     opened = answers(kept)
