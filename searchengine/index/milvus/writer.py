@@ -216,7 +216,7 @@ class MilvusWriter(Writer):
                 squared=self._about.squared + norms2,
             )
         )
-        for id_ in batch.removed:
+        for id_ in (*batch.removed, *rows):  # all first, because two images may have swapped contents
             self._forget(id_)
         for row in rows.values():
             self._remember(row)

@@ -250,6 +250,18 @@ def test_two_files_that_swapped_names(opened: tuple[Writer, Index]) -> None:
     assert [record.path for record in index.records([1, 2])] == ["b.jpg", "a.jpg"]
 
 
+def test_two_files_that_swapped_contents(opened: tuple[Writer, Index]) -> None:
+    writer, index = opened
+    add(writer, np.eye(DIMENSION)[:2], row("a.jpg", content="A"), row("b.jpg", content="B"))
+    swapped = [row("a.jpg", content="B", id_=1, replaces=True), row("b.jpg", content="A", id_=2, replaces=True)]
+    add(writer, np.eye(DIMENSION)[[1, 0]], *swapped)
+    np.testing.assert_array_equal([index.feature(1), index.feature(2)], np.eye(DIMENSION)[[1, 0]])
+    for content, feature in zip("AB", np.eye(DIMENSION), strict=False):
+        twin = writer.twin(content.encode().ljust(16, b"\0"))
+        assert twin is not None
+        np.testing.assert_array_equal(twin.feature, feature)
+
+
 def test_a_batch_that_fails_leaves_nothing(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
     add(writer, np.eye(DIMENSION)[:1], row("a.jpg"))
