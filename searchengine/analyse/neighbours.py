@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.exact import Searcher
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
-from searchengine.index.state import State
+from searchengine.index.state import NO_IMAGE, State
 from searchengine.index.types import ImageRecord
 from searchengine.progress import QUIET, Progress
 
@@ -143,7 +145,7 @@ def whole_set(state: State, k: int, searcher: Searcher | ApproximateSearcher | N
     """
     live = state.live_by_id
     k = min(k, len(live) - 1)
-    searcher = searcher or state.searcher()
+    searcher = _without_surplus_copies(state, searcher or state.searcher(), k + 1)
     for start in range(0, len(live), _QUERIES):
         rows = live[start : start + _QUERIES]
         # (b, d) against (n, d) -> b of k + 1, usually with the query itself
@@ -155,6 +157,24 @@ def whole_set(state: State, k: int, searcher: Searcher | ApproximateSearcher | N
             neighbours[i] = state.ids[nearest.positions[others]]
             distances[i] = nearest.distances[others]
         yield Block(state.ids[rows], neighbours, distances)
+
+
+def _without_surplus_copies(
+    state: State, searcher: Searcher | ApproximateSearcher, count: int
+) -> Searcher | ApproximateSearcher:
+    """Return a searcher with the same ``count`` nearest rows for any query, but faster if thousands of rows are equal.
+
+    Equal rows have equal distances, so only the first ``count`` of them, by id, can be among the nearest.
+    """
+    copies: Counter[bytes] = Counter()
+    kept = state.ids != NO_IMAGE
+    # Equal rows have equal lengths.
+    _, group, sizes = np.unique(state.squared_norms, return_inverse=True, return_counts=True)
+    for row in state.live_by_id[sizes[group[state.live_by_id]] > count]:
+        key = blake2b((state.rows[row] + np.float32(0.0)).tobytes(), digest_size=16).digest()  # -0.0 is 0.0
+        copies[key] += 1
+        kept[row] = copies[key] <= count
+    return searcher.among(kept) if max(copies.values(), default=0) > count else searcher
 
 
 def _records(index: Index, block: Block) -> dict[int, ImageRecord]:

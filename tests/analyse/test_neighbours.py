@@ -16,6 +16,7 @@ from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError, QueryError
 from searchengine.exchange import import_features
+from searchengine.index.distances import Euclidean
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import METRICS
 from searchengine.index.types import Batch
@@ -41,12 +42,14 @@ def test_equals_the_naive_loop(metric: str, tmp_path: Path) -> None:
     rows = random.integers(-3, 4, (60, 5)).astype(np.float32)  # whole numbers: many ties, exact sums
     if metric == "cosine":
         rows = random.standard_normal((60, 5)).astype(np.float32)
-    rows[40] = rows[7]
+    rows[7, 0] = 0
+    rows[7::5] = rows[7]  # more copies than an image has neighbours
+    rows[12, 0] = rows[17, 0] = -0.0
     ids = random.permutation(500)[:60] + 1
     index = indexed(tmp_path, rows, ids=ids)
     with IndexWriter.open(tmp_path / "index") as writer:
-        writer.commit(Batch(removed=[int(ids[11]), int(ids[30])]))
-    alive = [i for i in range(60) if i not in (11, 30)]
+        writer.commit(Batch(removed=[int(ids[12]), int(ids[30])]))
+    alive = [i for i in range(60) if i not in (12, 30)]
     blocks = list(whole_set(index.state(), 6, index.state().searcher(metric)))
     assert [id_ for block in blocks for id_ in block.ids.tolist()] == sorted(ids[alive].tolist())
     place = {int(id_): i for i, id_ in enumerate(ids)}
@@ -70,6 +73,24 @@ def test_many_equal_images_are_each_others_neighbours(tmp_path: Path) -> None:
     index = indexed(tmp_path / "b", np.eye(2, 4, dtype=np.float32))
     (block,) = whole_set(index.state(), 9)
     assert block.neighbours.tolist() == [[2], [1]]
+    index.close()
+
+
+def test_few_distances_to_equal_rows_are_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 equal rows are nearer to each of 200 others than those are to each other."""
+    rows = np.random.default_rng(5).standard_normal((300, 128)).astype(np.float32)
+    rows[::3] = 0
+    index = indexed(tmp_path, rows)
+    distances_of, measured = Euclidean.distances, list[int]()
+
+    def counted(self: Euclidean, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        measured.append(len(positions))
+        return distances_of(self, positions, query)
+
+    monkeypatch.setattr(Euclidean, "distances", counted)
+    (first, _) = whole_set(index.state(), 5)
+    assert first.neighbours[1].tolist() == [1, 4, 7, 10, 13]
+    assert sum(measured) < 300 * 20
     index.close()
 
 
