@@ -1,14 +1,17 @@
 """The HTTP client: downloads a file from a web server, completely or not at all.
 
-The bytes received so far are in ``NAME.part``, and what the server said about the file (size, version) is in
+The bytes received so far are in ``NAME.part``, and what the server said about the file (size, version, MD5) is in
 ``NAME.part.json``, so a later run resumes the download. The file gets its name once its size and, if known, its hash
 have been checked.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -23,6 +26,8 @@ from searchengine.files import flush, parse_json
 from searchengine.progress import QUIET, Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import requests
 
 _ATTEMPTS = 5  # in a row that bring no new bytes
@@ -32,6 +37,7 @@ _CONNECTIONS = 8
 _PARTIAL = (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _RETRY_LATER = (408, 429, 500, 502, 503, 504)
 _MD5_LETTERS = 32
+_MD5_ETAG = re.compile(r'"([0-9a-f]{32})"', re.ASCII)
 
 
 class DownloadError(SearchEngineError):
@@ -71,6 +77,7 @@ class _Version:
     url: str
     size: int | None
     tag: str | None
+    md5: str | None = None
 
 
 class Client:
@@ -153,9 +160,11 @@ class Client:
                     f"{part} cannot be written: {error.strerror or error}. Make room, and run the same command again; "
                     "everything received so far is kept."
                 ) from error
-        if resource.digest is not None:
+        version = _read_version(part)
+        digest = resource.digest or (version.md5 if version is not None else None)
+        if digest is not None:
             try:
-                check_digest(part, resource.digest, resource.name, progress)
+                check_digest(part, digest, resource.name, progress)
             except DownloadError as error:
                 _forget(part)
                 raise DownloadError(f"{error} It was deleted; run the same command again to download it.") from error
@@ -257,6 +266,7 @@ def _version(url: str, response: requests.Response, start: int) -> _Version:
         url,
         size=start + int(length) if length.isascii() and length.isdecimal() else None,
         tag=etag if etag.startswith('"') else headers.get("Last-Modified"),  # If-Range needs a strong ETag
+        md5=_md5(headers),
     )
 
 
@@ -268,6 +278,26 @@ def _continues(response: requests.Response, start: int, version: _Version, known
         and version.tag in (None, known.tag)
         and (known.size is None or version.size == known.size)
     )
+
+
+def _md5(headers: Mapping[str, str]) -> str | None:
+    """Return the MD5 of the whole file in lower-case hex, if the server sends it.
+
+    Google's storage sends it in ``x-goog-hash``; Amazon's in the ETag, for files that were uploaded in one piece and
+    are not encrypted with a custom key.
+    """
+    if headers.get("x-goog-stored-content-encoding", "identity") == "identity":
+        for part in headers.get("x-goog-hash", "").split(","):
+            kind, _, value = part.strip().partition("=")
+            if kind == "md5":
+                try:
+                    return base64.b64decode(value, validate=True).hex()
+                except binascii.Error:
+                    return None
+    etag = _MD5_ETAG.fullmatch(headers.get("ETag", ""))
+    amazon = headers.get("Server") == "AmazonS3"
+    plain = headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
+    return etag[1] if etag is not None and amazon and plain else None
 
 
 def _reason(error: BaseException) -> str:

@@ -24,12 +24,13 @@ class Publisher:
     ranges: bool = True
     marks: bool = True
     says: int | None = None  # a wrong length to announce
+    headers: dict[str, str] = field(default_factory=dict)  # more of them
     statuses: list[int] = field(default_factory=list)  # answered before anything else
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range of each request
     base: str = ""
 
     def mark(self, data: bytes) -> str:
-        return '"' + hashlib.sha256(data).hexdigest()[:16] + '"'
+        return '"' + hashlib.md5(data).hexdigest() + '"'
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -55,9 +56,11 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(data) and start:
             self._only_headers(416, {"Content-Range": f"bytes */{len(data)}"})
             return
-        self.send_response(206 if start else 200)
+        self.send_response_only(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        for name, value in publisher.headers.items():
+            self.send_header(name, value)
         if publisher.marks:
             self.send_header("ETag", publisher.mark(data))
         length = len(data) - start

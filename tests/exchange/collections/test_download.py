@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import random
@@ -104,6 +105,40 @@ def test_a_server_that_promises_less_than_it_has(publisher: Publisher, tmp_path:
     assert names(tmp_path) == []
     publisher.says = None
     assert fetch(publisher, tmp_path, MD5).read_bytes() == DATA
+
+
+GOOGLE = {"x-goog-hash": f"crc32c=AAAAAA==, md5={base64.b64encode(bytes.fromhex(MD5)).decode()}"}
+AMAZON = {"Server": "AmazonS3"}  # its ETag is the MD5
+
+
+@pytest.mark.parametrize("headers", [GOOGLE, AMAZON])
+def test_a_part_that_was_damaged_on_the_disk(headers: dict[str, str], publisher: Publisher, tmp_path: Path) -> None:
+    """The server reports the hash of a file whose publisher gives none."""
+    publisher.headers, publisher.breaks = headers, [100_000, 0, 0, 0, 0, 0]
+    with pytest.raises(DownloadError):
+        fetch(publisher, tmp_path)
+    publisher.breaks = []
+    (tmp_path / "a.zip.part").write_bytes(bytes(100_000))
+    with pytest.raises(DownloadError, match=r"MD5 is .* run the same command again"):
+        fetch(publisher, tmp_path)
+    assert names(tmp_path) == []
+    assert fetch(publisher, tmp_path).read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-goog-hash": f"md5={'A' * 22}==", "x-goog-stored-content-encoding": "gzip"},
+        {"x-goog-hash": "md5=?"},
+        {**AMAZON, "x-amz-server-side-encryption": "aws:kms"},
+    ],
+)
+def test_hashes_of_something_else_are_not_used(
+    headers: dict[str, str], publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Publisher, "mark", lambda *_: f'"{0:032}"')
+    publisher.headers = headers
+    assert fetch(publisher, tmp_path).read_bytes() == DATA
 
 
 def test_a_part_of_another_file_is_not_resumed(publisher: Publisher, tmp_path: Path) -> None:
