@@ -34,7 +34,7 @@ from searchengine.text.words import Words, class_titles
 EXAMPLES = 8  # pictures of a query that are tried beside its words
 FEWEST = 3  # pictures of a class of coco128, and of a broader word
 TAGGED_FROM = (0.05, 0.1, 0.2, 0.3, 0.5)  # probabilities; the third is that of the product
-BREADTHS = (0.05, 0.07, 0.1, 0.15, 0.2)
+TEMPERATURES = (0.05, 0.07, 0.1, 0.15, 0.2)
 Array = npt.NDArray[np.float64]
 Scorer = Callable[[str], npt.NDArray[np.floating]]  # a text -> (n,) of each picture, larger is better
 
@@ -163,16 +163,16 @@ def line(title: str, values: Array) -> str:
 def held_out(collection: Collection) -> str:
     """mAP where the breadth is chosen on every other class and judged on the rest, and the other way round."""
     by_breadth = []
-    for words.BREADTH in BREADTHS:
+    for words.RANKING_TEMPERATURE in TEMPERATURES:
         by_breadth.append(measure(collection, Ours(collection.index))[1])
-    words.BREADTH = 0.1
+    words.RANKING_TEMPERATURE = 0.1
     table = np.array(by_breadth)  # (breadths, queries)
     judged, chosen = [], []
     for half in (0, 1):
         best = int(table[:, half::2].mean(axis=1).argmax())
-        chosen.append(BREADTHS[best])
+        chosen.append(TEMPERATURES[best])
         judged.append(table[best, 1 - half :: 2])
-    spread = ", ".join(f"{t:g}: {row.mean():.3f}" for t, row in zip(BREADTHS, table, strict=True))
+    spread = ", ".join(f"{t:g}: {row.mean():.3f}" for t, row in zip(TEMPERATURES, table, strict=True))
     return f"{line('held out mAP', np.concatenate(judged))}; chosen {chosen[0]:g} and {chosen[1]:g}; all: {spread}"
 
 

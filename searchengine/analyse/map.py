@@ -224,7 +224,7 @@ def _lay_out(rows: Rows, settings: Settings, progress: Progress) -> _Placed:
             "is placed next to similar ones."
         )
         chosen = np.sort(np.random.default_rng(settings.seed).choice(chosen, MOST_FITTED, replace=False))
-    reduction, places = whole_map(rows.some(chosen), settings, progress)
+    reduction, places = whole_map(rows.subset(chosen), settings, progress)
     return _Placed(chosen, places, np.ones(len(chosen), dtype=np.bool_), reduction)
 
 
@@ -236,7 +236,7 @@ def _place_others(rows: Rows, placed: _Placed, progress: Progress) -> tuple[Plac
     missing = np.setdiff1d(np.arange(len(rows)), placed.positions)
     if len(missing):
         known = np.flatnonzero(fitted)
-        new, old = (placed.reduction.project(rows.some(positions)) for positions in (missing, known))
+        new, old = (placed.reduction.project(rows.subset(positions)) for positions in (missing, known))
         places[missing] = place_new(new, old, places[known], progress)
     return places, fitted
 

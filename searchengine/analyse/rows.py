@@ -62,7 +62,7 @@ class Rows:
             block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
         return block
 
-    def some(self, chosen: NDArray[np.int64]) -> Rows:
+    def subset(self, chosen: NDArray[np.int64]) -> Rows:
         """Select the rows at some positions in ``ids``, without reading them."""
         return replace(self, ids=self.ids[chosen], positions=self.positions[chosen])
 

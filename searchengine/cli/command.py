@@ -113,6 +113,7 @@ class Verb(HelpMixin, click.Command):
 
 
 def _spread(arguments: Sequence[str], greedy: set[str]) -> list[str]:
+    """Repeat a greedy option before each further value: --classes Cat Dog becomes --classes Cat --classes Dog."""
     spread: list[str] = []
     option, values = "", 0
     for i, argument in enumerate(arguments):

@@ -1,8 +1,9 @@
-"""Open Images V7 (Kuznetsova et al. 2020, https://storage.googleapis.com/openimages/web/index.html), by class.
+"""Downloads photographs of chosen classes from Open Images V7 (Kuznetsova et al. 2020).
 
-Nine million photographs in three splits, each with a table that says which photograph shows what. The largest table has
-two gigabytes, so one is downloaded only if the splits before it have too few photographs; it is kept for later runs.
-The photographs come one by one from the Common Visual Data Foundation, at most 1024 pixels wide or high.
+The collection, https://storage.googleapis.com/openimages/web/index.html, has nine million photographs in three splits,
+each with a table that says which photograph shows what. The largest table has two gigabytes, so one is downloaded only
+if the splits before it have too few photographs; it is kept for later runs. The photographs come one by one from the
+Common Visual Data Foundation, at most 1024 pixels wide or high.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from searchengine.images.isolation import (
     MAX_PIXELS,
     isolated,
     limit_decoding,
-    refuse_endless,
-    refuse_shredded,
+    refuse_too_many_pieces,
+    refuse_too_many_scans,
     too_large,
 )
 from searchengine.images.metadata import exif_orientation
@@ -183,7 +183,7 @@ class ImageSource:
         if format_ is None:
             raise NotAnImageError(why_not(data[:HEAD_BYTES]))
         self.format = format_
-        refuse_shredded(data, format_)
+        refuse_too_many_pieces(data, format_)
         self._data = data
         self._max_pixels = max_pixels
         self._profiles = profiles
@@ -228,7 +228,7 @@ class ImageSource:
                 f"{allowed / 1e6:.0f} million are allowed. Use a smaller copy."
             )
         if file.format == "JPEG":
-            refuse_endless(self._data, width * height)
+            refuse_too_many_scans(self._data, width * height)
         limit_decoding(len(self._data), min(width * height, self._max_pixels), self._max_pixels)
         return file
 

@@ -113,7 +113,7 @@ def limit_decoding(size: int, pixels: int, max_pixels: int) -> None:
 
 
 def _limits(size: int, pixels: int, max_pixels: int) -> Limits:
-    """Return several times what the slowest decoders need."""
+    """Return limits of several times the time and memory that the slowest decoders need."""
     seconds = 10 + pixels // 4_000_000 + size // 2_500_000  # by size too: a PPM may have its pixels in decimal digits
     # A JPEG 2000 takes up to 26 bytes per pixel, WebP and AVIF 12: the largest allowed images stay below 1 GB.
     room = min(32 * pixels, 12 * max_pixels)
@@ -125,7 +125,7 @@ def _limits(size: int, pixels: int, max_pixels: int) -> Limits:
 # A JPEG takes 2 to 5 ms per scan and megapixel, an 8-bit PNG 15 to 25 ms per megapixel: a second at most within these
 # limits. Both take 4 bytes per pixel, and a JPEG of several scans 6 more.
 _MEGAPIXELS = {"JPEG": 50, "PNG": 25}
-_SCANS_X_MEGAPIXELS = 250
+_ORDINARY_SCAN_MEGAPIXELS = 250
 _SEGMENTS = 2_000  # before the pixels of a JPEG: Pillow reads each in Python
 _HEADER_BYTES = 2**22  # of a JPEG: Pillow concatenates the parts of its metadata
 _CHUNKS = 20_000  # of a PNG: Pillow reads each in Python
@@ -134,7 +134,7 @@ _COMPRESSED_CHUNKS = 50  # of metadata, each of which may expand to a megabyte
 
 # Encoders write up to 20 scans. More are accepted if they take no longer to decode than those of a large photo.
 _USUAL_SCANS = 20
-_MAX_SCANS_X_MEGAPIXELS = 500
+_ALLOWED_SCAN_MEGAPIXELS = 500
 
 _MAX_PIECES = 100_000  # segments of a JPEG, chunks of a PNG: 80 megapixels in pieces of 8 kB are 40 000
 
@@ -161,7 +161,7 @@ def is_ordinary(data: bytes) -> bool:
     return format_ is None
 
 
-def refuse_shredded(data: bytes, format_: str) -> None:
+def refuse_too_many_pieces(data: bytes, format_: str) -> None:
     """Raise ImageTooLargeError for a JPEG or PNG in far more pieces than encoders write: each is read in Python."""
     pieces: Iterator[int | bytes] = iter(())
     if format_ == "JPEG":
@@ -175,13 +175,13 @@ def refuse_shredded(data: bytes, format_: str) -> None:
         )
 
 
-def refuse_endless(data: bytes, pixels: int) -> None:
+def refuse_too_many_scans(data: bytes, pixels: int) -> None:
     """Raise ImageTooLargeError for a JPEG of far more scans than encoders write: each is work for all pixels."""
     header = _jpeg_header(data)
     start = 2 if header is None else header.end
     if (header is not None and not header.several_scans) or data.count(b"\xff\xda", start) <= _USUAL_SCANS:
         return
-    most = max(_USUAL_SCANS, _MAX_SCANS_X_MEGAPIXELS * 10**6 // max(pixels, 1))
+    most = max(_USUAL_SCANS, _ALLOWED_SCAN_MEGAPIXELS * 10**6 // max(pixels, 1))
     scans = (marker for marker in _markers(data, start) if marker == START_OF_SCAN)
     if next(islice(scans, most, None), None) is not None:
         raise ImageTooLargeError(
@@ -240,7 +240,7 @@ def _is_ordinary_jpeg(data: bytes) -> bool:
         return False
     # The same bytes may occur in metadata or in an appended video; then a worker decodes the image.
     scans = data.count(b"\xff\xda", header.end) if header.several_scans else 1
-    return scans * header.pixels <= _SCANS_X_MEGAPIXELS * 10**6
+    return scans * header.pixels <= _ORDINARY_SCAN_MEGAPIXELS * 10**6
 
 
 def _is_ordinary_png(data: bytes) -> bool:

@@ -153,6 +153,7 @@ class Columns:
         if filter.after is not None or filter.before is not None:
             first = _day(filter.after) if filter.after else NO_DAY + 1
             last = _day(filter.before) if filter.before else np.iinfo(np.int32).max
+            # under the name of the facet whose counts ignore this choice
             choices["year"] = (self.day >= first) & (self.day <= last)
         for name, sides, least, most in (
             ("width", self.width, filter.min_width, filter.max_width),

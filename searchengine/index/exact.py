@@ -62,7 +62,7 @@ class Searcher:
             positions: (n,) int64, the positions to report for the rows; None for 0, 1, ...
         """
         self._measure = MEASURES[check_metric(metric)](np.asarray(rows), squared_norms)
-        self._rows = rows.shape[0]
+        self._count = rows.shape[0]
         self._matrix, self._metric = rows, metric
         self._squared_norms, self._ids, self._positions = squared_norms, ids, positions
         self._included = np.flatnonzero(np.isfinite(squared_norms))
@@ -99,7 +99,7 @@ class Searcher:
         if len(distinct) < len(queries):
             queries = queries[np.unique(numbers, return_index=True)[1]]
         results = []
-        for block in _blocks(queries, self._rows):
+        for block in _blocks(queries, self._count):
             results += self._nearest_of_block(block, k, after)
         return [results[number] for number in numbers]
 
@@ -130,7 +130,7 @@ class Searcher:
         """Return the positions of all rows that may be among the k nearest, counted from the cursor if there is one."""
         if after is not None:
             return self._candidates_after(after, query, rough, k)
-        limit = np.inf if k >= self._rows else self._measure.limit(_threshold(rough, k), query)
+        limit = np.inf if k >= self._count else self._measure.limit(_threshold(rough, k), query)
         if not np.isfinite(limit):
             return self._included
         # a float32 limit, rounded up, so that NumPy need not convert all the values
@@ -140,6 +140,7 @@ class Searcher:
         self, after: Cursor, query: NDArray[np.float64], rough: NDArray[np.float32], k: int
     ) -> NDArray[np.int64]:
         value = self._measure.rough_of(after.distance, query)
+        # The limit exceeds the value by the margin of error, which applies to both sides.
         error = self._measure.limit(value, query) - value
         if not np.isfinite(error):
             return self._included
@@ -154,8 +155,8 @@ class Searcher:
     def _narrowed(
         self, queries: NDArray[np.float64], candidates_of: list[NDArray[np.int64]], k: int
     ) -> Iterator[NDArray[np.int64]]:
-        """Yield, for each of (b, d) queries, those of all the queries' candidates that may be among its k nearest."""
-        is_candidate = np.zeros(self._rows, dtype=np.bool_)
+        """Yield for each of (b, d) queries, out of all their candidates together, those that may be its k nearest."""
+        is_candidate = np.zeros(self._count, dtype=np.bool_)
         for positions in candidates_of:
             is_candidate[positions] = True
         candidates = np.flatnonzero(is_candidate)

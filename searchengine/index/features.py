@@ -112,6 +112,8 @@ class FeatureWriter:
         else:
             map_rows(file, rows, dimension)  # refuses a wrong file before anything is written
         self._file = file.open("r+b", buffering=0)
+        if self._file.read(HEADER_BYTES) != header(rows, dimension):  # a run was killed between commit and publish
+            self.publish()
 
     def append(self, features: NDArray[np.float32]) -> int:
         """Write (n, d) float32 rows, flush them to the disk, and return the number of the first.

@@ -1,4 +1,4 @@
-"""Opens an index for reading or writing, one writer at a time; the only module that tells folders from servers."""
+"""Opens an index for reading or writing, one writer at a time, whether it is a folder or a collection in Milvus."""
 
 from __future__ import annotations
 

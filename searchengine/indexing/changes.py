@@ -170,8 +170,8 @@ class Changes:
 
     # -- one reading --------------------------------------------------------------------------------------------------
 
-    def has_lost(self, reading: Reading) -> bool:
-        """Return whether the content was known when the file was read, but was replaced by a later batch."""
+    def content_is_gone(self, reading: Reading) -> bool:
+        """Return whether the index had the content when the file was read, but a later batch replaced the image."""
         digest = reading.content_hash
         if digest is None or reading.reason is not None or reading.picture is not None or digest in self._pictures:
             return False
@@ -180,7 +180,7 @@ class Changes:
     def take(self, reading: Reading) -> str:
         """Add to the batch what a reading means for the index, and return the field of ``Summary`` that counts it.
 
-        Nothing counts an indexed image whose file has vanished: it is among the missing ones at the end of the run.
+        The field is "" for an indexed image whose file has vanished: it counts as missing at the end of the run.
         """
         candidate, known, digest = reading.candidate, reading.candidate.known, reading.content_hash
         # After a temporary fault the image stays in the index, and the next run reads the file again.

@@ -314,7 +314,7 @@ class _Run:
         done, committed = plan.total - len(plan.candidates), time.monotonic()
         self.progress.start(plan.total, done)
         for reading in executor.readings(plan.candidates, store.known_content):
-            if changes.has_lost(reading):
+            if changes.content_is_gone(reading):
                 (reading,) = executor.readings([reading.candidate], ())
             self.counts[changes.take(reading)] += 1
             if reading.reason is not None:

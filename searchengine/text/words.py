@@ -1,4 +1,4 @@
-"""Words and pictures meet in the 1000 classes of ImageNet: a text becomes a feature, and a picture gets tags.
+"""Search and tag pictures by the 1000 classes of ImageNet: a text becomes a feature, and a picture gets tags.
 
 A network trained on ImageNet ends in a linear layer, the head. Class i has the weights w_i, and a picture with the
 feature f shows the class the more, the larger w_i . f is. A sentence encoder tells how similar a text is to each class
@@ -46,7 +46,7 @@ CLASSES = 1000
 TEMPERATURE = 0.05  # of the similarities of a text and the classes, for a direction among the features
 SPREAD = 0.8  # standard deviation, over the classes, of the logits of a picture that shows one class
 # For ranking by the classes seen in each picture (``search.WordSearch``):
-BREADTH = 0.1  # temperature of the similarities
+RANKING_TEMPERATURE = 0.1  # of the similarities
 FLATNESS = 0.5  # factor on the logits, so that classes beside the most probable one count
 SHOWN = 10  # number of classes per picture
 # For words combined with a picture: the weight of the cosine, and the fit of an image that does not fit the words.
@@ -132,7 +132,7 @@ class Words:
         self._scale = SPREAD / max(float((ideal @ head.weights.T).std(axis=1).mean()), 1e-12)
 
     def classes(self, text: str) -> NDArray[np.float32]:
-        """Return how far a text means each class: (1000,) float32, which add up to 1. Raises QueryError for no text."""
+        """Return a text as weights of the classes that add up to 1, (1000,) float32. Raises QueryError for no text."""
         similarities = _similarities(text)
         weights = np.exp((similarities - similarities.max()) / TEMPERATURE)
         return np.asarray(weights / weights.sum(), dtype=np.float32)
@@ -143,9 +143,9 @@ class Words:
         return np.asarray(direction / np.linalg.norm(direction), dtype=np.float32)[None]
 
     def meant(self, text: str) -> NDArray[np.float32]:
-        """Return how far a text means each class: (1000,) float32, 1 for the most similar class. Raises QueryError."""
+        """Return a text as weights of the classes, 1 for the most similar one, (1000,) float32. Raises QueryError."""
         similarities = _similarities(text)
-        return np.asarray(np.exp((similarities - similarities.max()) / BREADTH), dtype=np.float32)
+        return np.asarray(np.exp((similarities - similarities.max()) / RANKING_TEMPERATURE), dtype=np.float32)
 
     def shown(self, features: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
         """Return the most probable classes in (n, d) float32 features, (n, SHOWN), and their weights, (n, SHOWN).

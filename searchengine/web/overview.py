@@ -35,7 +35,7 @@ class Group:
 
     Attributes:
         number: counted from 1.
-        ids: the most typical image first.
+        ids: of a cluster, the most typical image first; of near-duplicates, in order.
         labels: the label of most images, or the two most frequent ones.
     """
 
@@ -62,6 +62,10 @@ class Overview:
         map_note, groups_note: what is out of date or damaged.
         remark: which distance both use, if the index ranks by another one.
         points: the map as returned by ``pack``; None if there is no map.
+        has_groups: whether clusters and near-duplicates have been computed.
+        clusters, duplicates: the groups, the largest first.
+        silhouette: how well the clusters are separated, from -1 to 1.
+        limit: the largest distance of near-duplicates.
     """
 
     map_note: str = ""

@@ -273,3 +273,16 @@ def test_a_matrix_that_cannot_be_read_does_not_count_as_damaged(folder: Path, wr
     (folder / "features.npy").mkdir()  # a file that even root cannot read
     with pytest.raises(IndexingError, match="cannot be read"):
         LocalIndex.open(folder)
+
+
+def test_the_next_run_publishes_rows_that_a_killed_run_committed(
+    folder: Path, writer: IndexWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(writer, a=[1, 0])
+    monkeypatch.setattr(FeatureWriter, "publish", lambda _: None)  # killed between commit and publish
+    add(writer, b=[0, 1])
+    writer.close()
+    monkeypatch.undo()
+    assert len(np.load(folder / "features.npy")) == 1
+    IndexWriter.open(folder).close()
+    assert np.load(folder / "features.npy").tolist() == [[1, 0], [0, 1]]

@@ -18,7 +18,7 @@ from searchengine.index.filters import Filter
 from searchengine.query import LIKED, START, Example, Query
 from searchengine.text.encoder import TextEncoder
 from searchengine.text.search import SEEN
-from searchengine.text.words import BREADTH, FLATNESS, SHOWN, Words, class_vectors
+from searchengine.text.words import FLATNESS, RANKING_TEMPERATURE, SHOWN, Words, class_vectors
 from tests.fakes import write_pictures
 from tests.text.conftest import IdealExtractor, ideal
 
@@ -42,7 +42,9 @@ def test_a_picture_fits_a_text_as_far_as_its_classes_are_meant(engine: SearchEng
         probabilities = words.probabilities(ideal(head, number)[None], FLATNESS)[0]
         best = sorted(range(1000), key=lambda i: -probabilities[i])[:SHOWN]
         length = np.linalg.norm(sum(probabilities[i] * class_vectors()[i] for i in best))
-        fit = sum(probabilities[i] / length * np.exp((likeness[i] - likeness.max()) / BREADTH) for i in best)
+        fit = sum(
+            probabilities[i] / length * np.exp((likeness[i] - likeness.max()) / RANKING_TEMPERATURE) for i in best
+        )
         assert distances[stem] == pytest.approx(1 - fit, abs=2e-3)  # weights are stored as float16
 
 

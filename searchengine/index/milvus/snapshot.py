@@ -17,7 +17,7 @@ from searchengine.address import milvus_parameters
 from searchengine.errors import QueryError
 from searchengine.index.exact import Neighbours, Searcher
 from searchengine.index.filters import EVERYTHING, Cursor, Filter
-from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, check_metric, rank_alike
+from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, check_metric, metric_title, rank_alike
 from searchengine.index.milvus import schema
 from searchengine.index.milvus.connection import MOST_ROWS, Connection, Row
 from searchengine.index.milvus.schema import FEATURE, RECORD, SPREAD_BITS, About, quoted, record_of
@@ -157,8 +157,8 @@ class Search:
         connection = self.snapshot.connection
         if connection.count(self.where) > SCANNED:
             raise QueryError(
-                f"This index in Milvus ranks by another metric. At most {SCANNED} images can be compared in this one. "
-                "Choose fewer images with a filter."
+                f"Milvus cannot rank this index by {metric_title(self.metric)}. At most {SCANNED} images can be "
+                "compared one by one. Choose fewer images with a filter."
             )
         return _Candidates.of(latest(connection.each_row(self.where, (*RECORD, FEATURE))), self.metric)
 

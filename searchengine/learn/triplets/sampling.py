@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from searchengine.errors import LearningError
 
 Triplets = NDArray[np.int64]  # (t, 3): rows of anchor, positive, negative
-# The images of a training step, (b,) rows, and its triplets as positions among them; None if these are to be mined.
+# The rows of a step's images, (b,), and its triplets as positions among them, or None if they are still to be mined.
 Batch: TypeAlias = tuple[NDArray[np.int64], Triplets | None]
 _MAX_VALIDATION = 2000  # images, when split by image: each epoch compares all of them with each other
 
@@ -141,7 +141,10 @@ def hard(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> Triplets:
 
 
 def _nearest(anchors: NDArray[np.int64], positives: NDArray[np.int64], candidates: NDArray[np.float64]) -> Triplets:
-    """Add the nearest candidate to each pair and drop pairs without any; ``candidates`` (t, b) are inf elsewhere."""
+    """Add the nearest candidate to each pair, and drop pairs without any.
+
+    ``candidates`` are (t, b) distances, infinite where a row must not be the negative.
+    """
     if not candidates.size:
         return np.empty((0, 3), dtype=np.int64)
     negatives = candidates.argmin(axis=1)
