@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.usefixtures("described_in_process"),
 ]
 
-# The torture run tests them all. VGG, MobileNetV2 and EfficientNet are tested separately: in test_vgg16.py,
+# The torture run tests them all. VGG, ResNet and EfficientNet are tested separately: in test_vgg16.py,
 # test_end_to_end.py, and below.
 QUICKEST = {"MobileNet", "MobileNetV3Small"}
 
