@@ -83,6 +83,7 @@ def test_groups_come_from_paths() -> None:
 def test_students_t() -> None:
     one = np.ones(1)
     assert t_p(-3.745398618 * one, one, GROUPS) == pytest.approx(0.001, rel=1e-3)
+    assert t_p(2.5 * one, one, 4) == pytest.approx(0.08770664700806556, rel=1e-9)  # three degrees of freedom
     assert t_p(np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]), GROUPS).tolist() == [1.0, 1.0, 0.0]
     for groups in range(2, GROUPS + 1):
         assert t_p(margin(3 * one, groups), 3 * one, groups) == pytest.approx(0.05, abs=1e-5)
