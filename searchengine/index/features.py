@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
 from searchengine.files import open_regular
-from searchengine.index.database import damaged
+from searchengine.index.database import damaged, on_error
 
 HEADER_BYTES = 256
 _MAGIC = b"\x93NUMPY\x01\x00"
@@ -112,8 +112,9 @@ class FeatureWriter:
         else:
             map_rows(file, rows, dimension)  # refuses a wrong file before anything is written
         self._file = file.open("r+b", buffering=0)
-        if self._file.read(HEADER_BYTES) != header(rows, dimension):  # a run was killed between commit and publish
-            self.publish()
+        with on_error(self._file.close):
+            if self._file.read(HEADER_BYTES) != header(rows, dimension):  # a run was killed between commit and publish
+                self.publish()
 
     def append(self, features: NDArray[np.float32]) -> int:
         """Write (n, d) float32 rows, flush them to the disk, and return the number of the first.

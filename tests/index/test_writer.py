@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import sqlite3
 import time
@@ -10,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -282,6 +285,10 @@ def test_the_next_run_publishes_rows_that_a_killed_run_committed(
     monkeypatch.setattr(FeatureWriter, "publish", lambda _: None)  # killed between commit and publish
     add(writer, b=[0, 1])
     writer.close()
+    monkeypatch.setattr(FeatureWriter, "publish", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(IndexingError, match="is full"):
+        IndexWriter.open(folder)
+    gc.collect()  # fails if a file was left open
     monkeypatch.undo()
     assert len(np.load(folder / "features.npy")) == 1
     IndexWriter.open(folder).close()
