@@ -90,7 +90,7 @@ def _candidates(reduced: NDArray[np.float32], limit: float, slack: float, progre
             near = beyond <= 2.0 * gaps * limit + 4.0 * slack
             for other in np.flatnonzero(near[:, number:].any(axis=0)) + number:
                 for block in _near(reduced, part[near[:, other]], cells[other], limit**2 + slack):
-                    pairs.append(block if other > number else block[:, block[0] < block[1]])
+                    pairs.append(block if other > number else block.compress(block[0] < block[1], axis=1))
                     held += block.shape[1]
                     if held > _PRODUCTS // 16:
                         yield np.concatenate(pairs, axis=1)
@@ -136,7 +136,7 @@ def _connect(rows: Rows, groups: NDArray[np.int64], pairs: Pairs, limit: float) 
     from scipy.sparse import coo_array, csgraph  # type: ignore[import-untyped]
 
     step = max(1, _PRODUCTS // rows.dimension)
-    first, second = pairs.min(axis=0), pairs.max(axis=0)
+    first, second = np.minimum(*pairs), np.maximum(*pairs)
     # Put one candidate for each second row first: in a group of equal rows, these connect everything.
     later = np.ones(len(second), dtype=np.bool_)
     later[np.unique(second, return_index=True)[1]] = False
