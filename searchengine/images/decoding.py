@@ -25,6 +25,7 @@ from searchengine.images.isolation import (
     refuse_too_many_pieces,
     refuse_too_many_scans,
     too_large,
+    without_fill_bytes,
 )
 from searchengine.images.metadata import exif_orientation
 from searchengine.images.opening import OPENERS
@@ -184,7 +185,7 @@ class ImageSource:
             raise NotAnImageError(why_not(data[:HEAD_BYTES]))
         self.format = format_
         refuse_too_many_pieces(data, format_)
-        self._data = data
+        self._data = without_fill_bytes(data) if format_ == "JPEG" else data
         self._max_pixels = max_pixels
         self._profiles = profiles
         limit_decoding(len(data), max_pixels if FORMATS[format_].is_decoded_at_once else 0, max_pixels)

@@ -143,7 +143,7 @@ _HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
 _PROGRESSIVE = {0xC2, 0xCA}  # the second with arithmetic coding
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # without markers that have no length, stuffing and fill bytes
-_FILL, _USUAL_FILL = b"\xff" * 16, 10_000  # bytes that may precede a marker; decoders take 0.3 s per MB of them
+_FILL, _FILL_BYTES, _USUAL_FILL = b"\xff" * 16, re.compile(rb"\xff{16,}"), 10_000
 
 
 def is_ordinary(data: bytes) -> bool:
@@ -161,11 +161,22 @@ def is_ordinary(data: bytes) -> bool:
     return format_ is None
 
 
+def without_fill_bytes(data: bytes) -> bytes:
+    """Return a JPEG with few of the fill bytes that may precede a marker: decoders take half a second per MB."""
+    if data.count(_FILL) <= _USUAL_FILL:
+        return data
+    kept, at = [], 0
+    for start, end in _segments(data, 2):
+        kept += [_FILL_BYTES.sub(b"\xff", data[at:start]), data[start:end]]
+        at = end
+    return b"".join([*kept, data[at:]])
+
+
 def refuse_too_many_pieces(data: bytes, format_: str) -> None:
     """Raise ImageTooLargeError for a JPEG or PNG in far more pieces than encoders write: each is read in Python."""
     pieces: Iterator[int | bytes] = iter(())
     if format_ == "JPEG":
-        pieces = takewhile(lambda marker: marker != START_OF_SCAN, _markers(data, 2))
+        pieces = takewhile(lambda marker: marker != START_OF_SCAN, (data[at + 1] for at, _ in _segments(data, 2)))
     elif format_ == "PNG":
         pieces = (kind for kind in _chunks(data) if kind not in (b"fcTL", b"fdAT"))  # except those of animations
     if next(islice(pieces, _MAX_PIECES, None), None) is not None:
@@ -182,7 +193,7 @@ def refuse_too_many_scans(data: bytes, pixels: int) -> None:
     if (header is not None and not header.several_scans) or data.count(b"\xff\xda", start) <= _USUAL_SCANS:
         return
     most = max(_USUAL_SCANS, _ALLOWED_SCAN_MEGAPIXELS * 10**6 // max(pixels, 1))
-    scans = (marker for marker in _markers(data, start) if marker == START_OF_SCAN)
+    scans = (at for at, _ in _segments(data, start) if data[at + 1] == START_OF_SCAN)
     if next(islice(scans, most, None), None) is not None:
         raise ImageTooLargeError(
             f"This JPEG image is stored in more than {most} scans, which take too long to decode. Save it again as "
@@ -190,15 +201,16 @@ def refuse_too_many_scans(data: bytes, pixels: int) -> None:
         )
 
 
-def _markers(data: bytes, start: int) -> Iterator[int]:
-    """Yield the marker of each segment of a JPEG, as libjpeg finds them, skipping the pixels."""
+def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:
+    """Yield the start (at the marker) and end of each segment of a JPEG, as libjpeg finds them, skipping the pixels."""
     end = start
-    while (match := _MARKER.search(data, end)) is not None:
-        end = match.end()
-        yield data[end - 1]
+    while (marker := _MARKER.search(data, end)) is not None:
+        end = marker.end()
         if data[end - 1] == _EOI:
+            yield marker.start(), end
             return
         end += int.from_bytes(data[end : end + 2])
+        yield marker.start(), end
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from PIL import Image
 from searchengine.errors import DamagedImageError, DecodingKilledError, ImageTooLargeError
 from searchengine.images import decode, isolation, thumbnail
 from searchengine.images.decoding import ImageSource
-from searchengine.images.isolation import given_up_when, is_ordinary
+from searchengine.images.isolation import given_up_when, is_ordinary, without_fill_bytes
 from searchengine.processes import Limits
 from tests.images import misbehaving
 from tests.images.pictures import encoded, every_format, jpeg_of_size, png, quadrants
@@ -188,8 +188,10 @@ def test_a_file_of_endless_pieces_is_refused(shredded: bytes) -> None:
 
 @pytest.mark.parametrize("marker", [b"\xff\xc0", b"\xff\xc4", b"\xff\xda", b"\xff\xd9"])
 def test_fill_bytes_are_skipped(marker: bytes) -> None:
-    """A marker may follow any number of fill bytes."""
-    padded = FILES["JPEG"].replace(marker, b"\xff" * 2_000_000 + marker, 1)
+    """A marker may follow any number of fill bytes. Similar bytes in metadata are kept."""
+    profile = FILES["JPEG"][:2] + b"\xff\xe2\x40\0" + b"\xff" * 16_382 + FILES["JPEG"][2:]
+    padded = profile.replace(marker, b"\xff" * 2_000_000 + marker, 1)
+    assert without_fill_bytes(padded) == profile.replace(marker, b"\xff" + marker, 1)
     np.testing.assert_array_equal(decode(padded).pixels, decode(FILES["JPEG"]).pixels)
 
 
