@@ -53,7 +53,7 @@ from searchengine.text.words import (
 )
 
 _log = logging.getLogger(__name__)
-_ROWS = 4096  # rows compared at a time
+_COMPARED = 4096  # rows compared with a vector at a time
 
 
 class TextSearch(Protocol):
@@ -300,8 +300,8 @@ def _cosine_distances(state: State, rows: NDArray[np.intp], vector: NDArray[np.f
     """Return the cosine distances of n rows of a state from a (d,) vector, (n,) float64; 1 for a row of zeros."""
     products = np.empty(len(rows), dtype=np.float64)
     whole = len(rows) == len(state.rows)
-    for start in range(0, len(rows), _ROWS):
-        block = slice(start, start + _ROWS)
+    for start in range(0, len(rows), _COMPARED):
+        block = slice(start, start + _COMPARED)
         products[block] = product(state.rows[block] if whole else state.rows[rows[block]], vector)
     lengths = np.sqrt(state.squared_norms[rows]) * float(np.linalg.norm(vector))
     return np.asarray(1.0 - products / np.maximum(lengths, 1e-12))

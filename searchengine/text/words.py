@@ -278,11 +278,11 @@ def keep_tags(words: Words, index: Index) -> None:
         rows, classes, _ = words.recognised(np.asarray(state.rows[block]))
         ids.append(state.ids[block][rows])
         tags.append(titles[classes])
-    of = np.concatenate(ids)
-    live = np.isin(of, state.ids[state.live])
+    tagged = np.concatenate(ids)
+    live = np.isin(tagged, state.ids[state.live])
     names, numbers = np.unique(np.concatenate(tags)[live], return_inverse=True)
     sheet = TagSheet(1, timestamp(), state.fingerprint, state.features_file, len(state.ids), list(map(str, names)))
-    TAGS.save(index.folder, sheet, {"ids": of[live], "tags": numbers.astype(np.int32)})
+    TAGS.save(index.folder, sheet, {"ids": tagged[live], "tags": numbers.astype(np.int32)})
 
 
 def known_tags(index: Index) -> dict[int, list[str]]:
