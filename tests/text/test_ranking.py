@@ -12,10 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine import update_index
-from searchengine.engine import SearchEngine
+from searchengine.engine import SearchEngine, open_index
 from searchengine.extractors.source import Head
+from searchengine.index.columns import TAGS
 from searchengine.index.filters import Filter
 from searchengine.query import LIKED, START, Example, Query
+from searchengine.text import search, words
 from searchengine.text.encoder import TextEncoder
 from searchengine.text.search import SEEN
 from searchengine.text.words import FLATNESS, RANKING_TEMPERATURE, SHOWN, Words, class_vectors
@@ -112,3 +114,24 @@ def test_only_what_is_new_is_looked_at(copy: Path, monkeypatch: pytest.MonkeyPat
         (copy / "images" / "things" / "fish.png").unlink()
         update_index(copy / "images", copy / "index", extractor=IdealExtractor(), prune=True, relocate=True)
         assert "fish" not in dict(ranked(engine, "a fish"))
+
+
+def test_what_is_kept_does_not_depend_on_the_rows_processed_at_a_time(
+    copy: Path, head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = (SEEN, TAGS)
+    whole = [kind.load(copy / "index") for kind in kinds]
+    for kind in kinds:
+        kind.path(copy / "index").unlink()
+    for module in (search, words):
+        monkeypatch.setattr(module, "ROWS", 3)  # of four pictures
+    with closing(open_index(copy / "index")) as index:
+        search.keep_seen(Words(head), index)
+        words.keep_tags(Words(head), index)
+    for kind, before in zip(kinds, whole, strict=True):
+        after = kind.load(copy / "index")
+        assert before is not None
+        assert after is not None
+        for name, array in before.arrays.items():
+            assert len(array)
+            np.testing.assert_array_equal(after.arrays[name], array)
