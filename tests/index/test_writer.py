@@ -29,7 +29,7 @@ from searchengine.index.catalog import LOCK_NAME, Catalog
 from searchengine.index.features import FeatureWriter
 from searchengine.index.local import LocalIndex
 from searchengine.index.storage import storage_of
-from searchengine.index.types import Batch
+from searchengine.index.types import Batch, Hit
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.verify import verify
 from tests.index.contract.test_contract import MANIFEST, row
@@ -293,3 +293,18 @@ def test_the_next_run_publishes_rows_that_a_killed_run_committed(
     assert len(np.load(folder / "features.npy")) == 1
     IndexWriter.open(folder).close()
     assert np.load(folder / "features.npy").tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_search_finds_others_if_the_nearest_are_removed_meanwhile(
+    writer: IndexWriter, reading: Callable[[], LocalIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(writer, near=[1, 0], far=[0, 1])
+    index, hits = reading(), LocalIndex.hits
+
+    def hits_after_a_removal(*arguments: Any) -> list[Hit]:
+        if writer.count() == 2:
+            writer.commit(Batch(removed=[1]))
+        return hits(*arguments)
+
+    monkeypatch.setattr(LocalIndex, "hits", hits_after_a_removal)
+    assert [[hit.id for hit in found] for found in index.search(np.array([[1, 0]]), 1)] == [[2]]
