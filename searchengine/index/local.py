@@ -83,19 +83,19 @@ class LocalIndex(Index):
         filter: Filter = EVERYTHING,
         after: Cursor | None = None,
     ) -> list[list[Hit]]:
-        while True:
-            state, passing = self.passing(filter) if filter else (self.state(), None)
-            name = check_metric(metric or state.metric)
-            block = checked_queries(queries, state.rows.shape[1], k, after)
-            structure = self._structure.serving(state, name)
-            searcher = state.searcher(name) if structure is None else ApproximateSearcher(structure, state, name)
-            if passing is not None:
-                searcher = searcher.among(passing)
-            results = searcher.nearest(block, int(k), after)
-            hits = [self.hits(state, state.ids[nearest.positions], nearest.distances, name) for nearest in results]
-            # A run may remove images after the state was taken, even all that are nearest.
-            if sum(map(len, hits)) == sum(len(nearest.positions) for nearest in results) or self.state() is state:
-                return hits
+        state, passing = self.passing(filter) if filter else (self.state(), None)
+        metric = check_metric(metric or state.metric)
+        block = checked_queries(queries, state.rows.shape[1], k, after)
+        structure = self._structure.serving(state, metric)
+        searcher = state.searcher(metric) if structure is None else ApproximateSearcher(structure, state, metric)
+        if passing is not None:
+            searcher = searcher.among(passing)
+        results = searcher.nearest(block, int(k), after)
+        hits = [self.hits(state, state.ids[nearest.positions], nearest.distances, metric) for nearest in results]
+        missing = sum(len(nearest.positions) for nearest in results) - sum(map(len, hits))
+        if missing and self.state() is not state:  # a run has removed them meanwhile, perhaps all that were nearest
+            return self.search(queries, k, metric, filter=filter, after=after)
+        return hits
 
     def whole_set_searcher(
         self, state: State, metric: str, k: int, progress: Progress = QUIET

@@ -271,7 +271,10 @@ class WordSearch(Words):
             among = distances <= np.partition(distances, k - 1)[k - 1]
             ids, distances = ids[among], distances[among]
         order = np.lexsort((ids, distances))[:k]
-        return self._index.hits(state, ids[order], distances[order], COSINE)
+        hits = self._index.hits(state, ids[order], distances[order], COSINE)
+        if len(hits) < len(order) and self._index.state() is not state:  # a run has removed the others meanwhile
+            return self._search(meant, pictures, k, filter, after)
+        return hits
 
     def distances(
         self, state: State, rows: NDArray[np.intp], meant: NDArray[np.float32], pictures: NDArray[np.float32] | None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ from searchengine import update_index
 from searchengine.engine import SearchEngine, open_index
 from searchengine.extractors.source import Head
 from searchengine.index.columns import TAGS
-from searchengine.index.filters import Filter
+from searchengine.index.filters import EVERYTHING, Filter
+from searchengine.index.local import LocalIndex
+from searchengine.index.types import Batch, Hit
+from searchengine.index.writer import IndexWriter
 from searchengine.query import LIKED, START, Example, Query
 from searchengine.text import search, words
 from searchengine.text.encoder import TextEncoder
-from searchengine.text.search import SEEN
+from searchengine.text.search import SEEN, text_search
 from searchengine.text.words import FLATNESS, RANKING_TEMPERATURE, SHOWN, Words, class_vectors
 from tests.fakes import write_pictures
 from tests.text.conftest import IdealExtractor, ideal
@@ -135,3 +139,19 @@ def test_what_is_kept_does_not_depend_on_the_rows_processed_at_a_time(
         for name, array in before.arrays.items():
             assert len(array)
             np.testing.assert_array_equal(after.arrays[name], array)
+
+
+def test_others_are_found_if_the_best_are_removed_meanwhile(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(SearchEngine.open(copy / "index")) as engine:
+        best, second, *_ = engine.search(Query(text="a mountain"))
+        hits = LocalIndex.hits
+
+        def hits_after_a_removal(*arguments: Any) -> list[Hit]:
+            monkeypatch.setattr(LocalIndex, "hits", hits)
+            with IndexWriter.open(copy / "index") as writer:
+                writer.commit(Batch(removed=[best.id]))
+            return hits(*arguments)
+
+        monkeypatch.setattr(LocalIndex, "hits", hits_after_a_removal)
+        order = text_search(engine.index).order("a mountain")
+        assert [hit.id for hit in order(1, EVERYTHING, None)] == [second.id]
